@@ -1,0 +1,1 @@
+"""What every other package stands on: samples, registry, recipes, runs, errors, progress."""

@@ -1,0 +1,31 @@
+"""What an encoder gives: patch tokens with their grid, and whatever else later parts may want to read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(slots=True)
+class VisualFeatures:
+    """Features of a batch of tiles (B tiles of one size).
+
+    Args:
+        tokens: (B, N, C) patch tokens of the selected layer, in raster order; N = rows * columns.
+        grid: (rows, columns) of the patch grid.
+        cls: (B, C) CLS token of the selected layer, where the encoder has one.
+        prefix: (B, P, C) all prefix tokens (CLS, registers), where there are any.
+        cls_attention: (B, heads, N) attention of the CLS query on the patches in the block that made `tokens`: one row of
+            the softmax over all keys, not renormalised. Only when asked for.
+        hidden_states: all layers' states (B, P + N, C), embeddings first. Only when asked for.
+        feature_maps: (B, C_i, H_i, W_i) per stage, for convolutional encoders.
+    """
+
+    tokens: Tensor
+    grid: tuple[int, int]
+    cls: Tensor | None = None
+    prefix: Tensor | None = None
+    cls_attention: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    feature_maps: tuple[Tensor, ...] | None = None
