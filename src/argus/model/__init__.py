@@ -1,0 +1,1 @@
+"""One multimodal model composed of parts, and the anatomy of other people's models."""

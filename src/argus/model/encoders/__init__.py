@@ -1,0 +1,13 @@
+"""Encoders: pixels (B, 3, H, W) -> VisualFeatures."""
+
+from argus.core.registry import Component
+
+COMPONENTS = (
+    Component("encoder", "vit", "argus.model.encoders.vit:ViT", "plain pre-norm ViT with CLS and a cheap CLS attention row"),
+    Component(
+        "encoder",
+        "transformers",
+        "argus.model.encoders.transformers_tower:TransformersTower",
+        "any vision tower of transformers (CLIP, SigLIP, DINOv2, MAE)",
+    ),
+)
