@@ -1,0 +1,1 @@
+"""Training: objectives, tuners and stages, on transformers.Trainer and Accelerate."""

@@ -1,0 +1,42 @@
+"""What an objective is: it turns drawn items into a batch, and a batch into a loss with named parts."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from argus.core.registry import Options
+from argus.core.sample import Sample
+from argus.world.domain import Domain, Drawing
+
+Item = tuple[Drawing, Domain] | Sample
+Batch = dict[str, Any]
+
+
+class Objective(ABC):
+    """Subclasses implement `collate` (in the data process) and `loss` (on the device)."""
+
+    Options: ClassVar[type[Options]]
+    needs_questions: ClassVar[bool] = True  # whether drawings must carry questions
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+
+    def bind(self, model: nn.Module, processor: Any) -> None:
+        """Called once before training with the model and its processor or tokenizer."""
+        self.processor = processor
+
+    def compile(self, model: nn.Module) -> None:
+        """torch.compile what this objective spends its time in; shapes may vary in the batch and sequence dimensions."""
+        model.compile()
+
+    @abstractmethod
+    def collate(self, items: Sequence[Item]) -> Batch:
+        """Items -> tensors."""
+
+    @abstractmethod
+    def loss(self, model: Any, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """The scalar to minimise, and its parts by name (detached), e.g. {"clip": ..., "dense": ..., "accuracy": ...}."""

@@ -1,0 +1,115 @@
+"""Contrastive image-text learning with dense targets beside it.
+
+CLIP (arXiv 2103.00020): for a batch of B pairs the logits are S = exp(t) I T^T and
+
+    L_clip = (CE(S, arange B) + CE(S^T, arange B)) / 2
+
+The contrastive loss alone teaches the CLS token; a patch learns little from it. So each patch is also asked what lies on
+it, which the world knows exactly (colour, shape, texture, size, character):
+
+    L = w_clip L_clip + w_dense mean_h CE_h(patch logits, truth)
+
+with the empty class down-weighted, because most patches show the ground. Texts are the scenes' descriptions. Equal texts in
+one batch count as each other's positives (soft targets spread over duplicates), so that simple scenes are not pushed apart.
+
+Shapes: pixels (B, 3, H, W), texts (B, S), truth per head (B, gh, gw) with -1 where undefined.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from argus.core.errors import UnsupportedError
+from argus.core.registry import Options
+from argus.core.sample import Sample
+from argus.model.dual_encoder import DualEncoder
+from argus.training.objectives.base import Batch, Item, Objective
+
+
+class ContrastiveOptions(Options):
+    """Weights of the parts."""
+
+    clip: float = Field(1.0, ge=0, description="weight of the contrastive loss; 0 trains on dense targets alone")
+    dense: float = Field(1.0, ge=0, description="weight of the dense targets; 0 is plain CLIP")
+    empty: float = Field(0.2, gt=0, le=1, description="weight of the empty class in the dense targets")
+    max_length: int = Field(77, ge=8, description="tokens of a text; CLIP's context length")
+
+
+def normalise(pixels: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """uint8 (B, H, W, 3) -> float32 (B, 3, H, W), (p / 255 - mean) / std."""
+    x = torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2).float()
+    scale = torch.tensor(std).view(1, 3, 1, 1) * 255
+    return (x - torch.tensor(mean).view(1, 3, 1, 1) * 255) / scale
+
+
+class Contrastive(Objective):
+    """CLIP loss over pictures and descriptions, and cross-entropy over patches."""
+
+    Options = ContrastiveOptions
+    options: ContrastiveOptions
+    needs_questions = False
+
+    def bind(self, model: nn.Module, processor: Any) -> None:
+        if not isinstance(model, DualEncoder):
+            raise UnsupportedError(f"the contrastive objective trains a dual encoder, not a {type(model).__name__}")
+        super().bind(model, processor)
+        self.vision = model.config.vision_config
+        self.heads = list(model.config.dense_classes)
+
+    def collate(self, items: Sequence[Item]) -> Batch:
+        if any(isinstance(item, Sample) for item in items):
+            raise UnsupportedError("the contrastive objective reads the world; files have no dense truth")
+        drawings = [(d, domain) for d, domain in items]  # type: ignore[misc]
+        pixels = np.stack([d.pixels for d, _ in drawings])
+        batch: Batch = {"pixel_values": normalise(pixels, self.vision.image_mean, self.vision.image_std)}
+        if self.options.clip:
+            texts = [domain.describe(d.scene) for d, domain in drawings]
+            batch.update(
+                self.processor(
+                    texts, padding=True, truncation=True, max_length=self.options.max_length, return_tensors="pt"
+                )
+            )
+            batch["same"] = torch.tensor([[a == b for b in texts] for a in texts])
+        if self.options.dense:
+            grid = pixels.shape[1] // self.vision.patch_size
+            truth = [domain.dense(d.scene, grid) for d, domain in drawings]
+            for head in self.heads:
+                batch[f"dense_{head}"] = torch.from_numpy(np.stack([t[head] for t in truth]))
+        return batch
+
+    def loss(self, model: Any, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        output = model(batch["pixel_values"], batch.get("input_ids"), batch.get("attention_mask"))
+        total = output.image_embeds.sum() * 0.0
+        parts: dict[str, Tensor] = {}
+        if self.options.clip:
+            logits = model.similarity(output).float()  # (B, B)
+            target = batch["same"].float()
+            target = target / target.sum(-1, keepdim=True)
+            clip = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+            total = total + self.options.clip * clip
+            parts["clip"] = clip.detach()
+            parts["retrieval"] = (target.gather(1, logits.argmax(-1, keepdim=True)) > 0).float().mean()
+        if self.options.dense:
+            losses = []
+            for head in self.heads:
+                logits = output.dense_logits[head].float().flatten(0, 1)  # (B N, classes)
+                truth = batch[f"dense_{head}"].flatten()  # (B N)
+                weight = torch.ones(logits.shape[-1], device=logits.device)
+                weight[0] = self.options.empty
+                known = (truth >= 0).any()
+                one = F.cross_entropy(logits, truth, weight, ignore_index=-1) if known else logits.sum() * 0.0
+                losses.append(one)
+                shown = truth > 0
+                if shown.any():
+                    parts[head] = (logits.argmax(-1)[shown] == truth[shown]).float().mean()
+            dense = torch.stack(losses).mean()
+            total = total + self.options.dense * dense
+            parts["dense"] = dense.detach()
+        return total, parts

@@ -1,0 +1,186 @@
+"""Supervised fine-tuning on conversations about pictures (LLaVA: Visual Instruction Tuning, arXiv 2304.08485).
+
+    L = - mean over answer tokens t of log p(x_t | picture, question, x_<t)
+
+Only answers are learned. The spans come from the chat template itself: the prompt up to the generation marker is encoded, and
+what follows is the answer. A picture's questions share its visual tokens as a prefix (see `argus.training.rows`): with
+independent turns eight questions cost 144 + 8 * 15 tokens instead of 8 * 159, and each is learned exactly as if asked alone.
+
+Shapes: pixel_values (pictures, 3, H, W), rows (B, S) with the processor's visual placeholders.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from argus.core.errors import DataError, UnsupportedError
+from argus.core.images import load_image
+from argus.core.registry import Options
+from argus.core.sample import ImagePart, Message, Sample, TextPart
+from argus.training.objectives.base import Batch, Item, Objective
+from argus.training.rows import IGNORE, Encoded, assemble, bias, supervised, visible
+
+
+class SFTOptions(Options):
+    """How turns see each other, and how rows are filled."""
+
+    turns: Literal["independent", "conversation"] = Field(
+        "independent", description="questions of one picture don't see each other, or form one dialogue"
+    )
+    packing: int = Field(0, ge=0, description="tokens per packed row; 0 pads instead")
+
+
+class SFT(Objective):
+    """Answer cross-entropy for a model of the LLaVA shape (Argus's own, LLaVA)."""
+
+    Options = SFTOptions
+    options: SFTOptions
+
+    def bind(self, model: nn.Module, processor: Any) -> None:
+        super().bind(model, processor)
+        base = model.get_base_model() if hasattr(model, "get_base_model") else model
+        kind = base.config.model_type
+        if kind not in ("argus", "llava"):
+            raise UnsupportedError(
+                f"packed rows need one-dimensional positions and visual tokens in place, which '{kind}' does not have",
+                hint="Train it with trl.SFTTrainer, or compose a model of its parts.",
+            )
+
+    def encode(self, sample: Sample) -> Encoded:
+        """Token ids of one conversation with `<image>` expanded; pictures are handled by `collate`.
+
+        Raises:
+            DataError: no assistant turn, so nothing to learn.
+        """
+        turns = [i for i, m in enumerate(sample.messages) if m.role == "assistant"]
+        if not turns:
+            raise DataError("no assistant turn, so nothing to learn", where=str(sample.metadata.get("source", sample.id)))
+        ids: list[list[int]] = []
+        marks: list[list[int]] = []
+        if self.options.turns == "independent":
+            prefix, dialogues = _split(sample)
+            for dialogue in dialogues:
+                one = self.dialogue_ids(prefix + dialogue)
+                ids.append(one[0])
+                marks.append(one[1])
+        else:
+            one = self.dialogue_ids(sample.messages)
+            ids, marks = [one[0]], [one[1]]
+        shared = _shared_prefix(ids, self.processor.image_token_id)
+        return Encoded(
+            prefix=ids[0][:shared],
+            turns=[i[shared:] for i in ids],
+            labels=[m[shared:] for m in marks],
+            independent=self.options.turns == "independent",
+        )
+
+    def dialogue_ids(self, messages: Sequence[Message]) -> tuple[list[int], list[int]]:
+        """Ids of a dialogue and its labels: the ids inside assistant turns, `IGNORE` elsewhere."""
+        chat = Sample("", list(messages)).chat()
+        ids: list[int] = []
+        labels: list[int] = []
+        done = ""
+        for end in [i for i, m in enumerate(messages, start=1) if m.role == "assistant"]:
+            prompt = self.processor.apply_chat_template(chat[: end - 1], tokenize=False, add_generation_prompt=True)
+            whole = self.processor.apply_chat_template(chat[:end], tokenize=False)
+            if not prompt.startswith(done) or not whole.startswith(prompt):
+                raise UnsupportedError("the chat template rewrites earlier turns, so answer spans are not defined")
+            asked = self.tokens(prompt[len(done) :])
+            told = self.tokens(whole[len(prompt) :])
+            ids += asked + told
+            labels += [IGNORE] * len(asked) + told
+            done = whole
+        return ids, labels
+
+    def tokens(self, text: str) -> list[int]:
+        """Ids of a piece of a rendered conversation, each image token repeated once per visual token."""
+        image = self.processor.image_token_id
+        count = self.visual_tokens
+        flat: list[int] = []
+        for token in self.processor.tokenizer(text, add_special_tokens=False).input_ids:
+            flat.extend([token] * (count if token == image else 1))
+        return flat
+
+    def collate(self, items: Sequence[Item]) -> Batch:
+        samples = [item if isinstance(item, Sample) else _conversation(*item) for item in items]
+        pictures = [[load_image(p, where=s.id) for p in s.images()] for s in samples]
+        flat = [p for group in pictures for p in group]
+        pixels = self.processor.image_processor(images=flat, return_tensors="pt").pixel_values if flat else None
+        self.visual_tokens = self.processor.image_token_count()
+        batch: Batch = assemble([self.encode(s) for s in samples], self.processor.tokenizer.pad_token_id, self.options.packing)
+        order = batch.pop("order").tolist()
+        if pixels is not None:
+            starts = [0]
+            for group in pictures:
+                starts.append(starts[-1] + len(group))
+            take = [k for i in order for k in range(starts[i], starts[i + 1])]
+            batch["pixel_values"] = pixels[take]
+        return batch
+
+    def compile(self, model: nn.Module) -> None:
+        base = model.get_base_model() if hasattr(model, "get_base_model") else model
+        base.model.language_model.compile()
+        base.model.vision_tower.compile()
+
+    def loss(self, model: Any, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        ids, sample, turn = batch["input_ids"], batch["sample"], batch["turn"]
+        base = model.get_base_model() if hasattr(model, "get_base_model") else model
+        device = ids.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else base.dtype
+        hidden = base.model(
+            input_ids=ids,
+            pixel_values=batch.get("pixel_values"),
+            attention_mask=bias(visible(sample, turn), dtype),
+            position_ids=batch["position_ids"],
+            use_cache=False,
+        ).last_hidden_state  # (B, S, D)
+        rows, columns, labels = supervised(batch["labels"], sample, turn)
+        logits = base.lm_head(hidden[rows, columns]).float()  # (n, V)
+        loss = F.cross_entropy(logits, labels)
+        right = logits.argmax(-1) == labels
+        return loss, {"token_accuracy": right.float().mean()}
+
+
+def _split(sample: Sample) -> tuple[list[Message], list[list[Message]]]:
+    """What all questions share (system turn, pictures) and the question-answer pairs."""
+    messages = sample.messages
+    system = [m for m in messages if m.role == "system"]
+    rest = [m for m in messages if m.role != "system"]
+    if len(rest) % 2 or any(m.role != ("user", "assistant")[i % 2] for i, m in enumerate(rest)):
+        raise DataError("turns must alternate user, assistant", where=str(sample.metadata.get("source", sample.id)))
+    shown = [p for p in rest[0].content if isinstance(p, ImagePart)]
+    pairs = []
+    for user, assistant in zip(rest[::2], rest[1::2], strict=True):
+        if user is not rest[0] and any(isinstance(p, ImagePart) for p in user.content):
+            raise UnsupportedError("independent turns share the pictures of the first turn; use turns: conversation")
+        asked = [p for p in user.content if not isinstance(p, ImagePart)]
+        pairs.append([Message("user", [*shown, *asked]), assistant])
+    return system, pairs
+
+
+def _shared_prefix(ids: Sequence[Sequence[int]], image: int) -> int:
+    """Tokens up to the last visual one: what all turns share."""
+    first = ids[0]
+    length = max((i + 1 for i, token in enumerate(first) if token == image), default=0)
+    if any(list(other[:length]) != list(first[:length]) for other in ids[1:]):
+        raise UnsupportedError("the chat template writes pictures differently in different turns")
+    return length
+
+
+def _conversation(drawing: Any, domain: Any) -> Sample:
+    """A drawing's questions as a conversation whose first turn shows the picture."""
+    from PIL import Image
+
+    picture = ImagePart(Image.fromarray(drawing.pixels))
+    messages = []
+    for index, question in enumerate(drawing.questions):
+        parts = [picture] if index == 0 else []
+        messages.append(Message("user", [*parts, TextPart(question.text)]))
+        messages.append(Message("assistant", [TextPart(question.answer)]))
+    return Sample(drawing.id, messages)

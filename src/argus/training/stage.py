@@ -1,0 +1,312 @@
+"""One training stage: data, objective and options on `transformers.Trainer`, resumable at any step.
+
+    result = train_stage(model, processor, StageOptions(...), folder)
+
+A stage's folder holds `checkpoints/`, `model/` (the trained model and its processor), `curves.png`, TensorBoard events in
+`events/` and `result.json`. Calling it again on a finished folder returns the stored result and loads the stored weights;
+on an unfinished one it goes on from the last checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset, SequentialSampler
+from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
+from transformers.trainer_utils import get_last_checkpoint
+
+from argus.core.errors import ModelError, RecipeError
+from argus.core.progress import console
+from argus.core.registry import build
+from argus.training.curves import draw_curves
+from argus.training.data import StageData
+from argus.training.flops import machine_peak, training_flops
+from argus.training.objectives.base import Objective
+from argus.training.options import StageOptions
+from argus.training.parts import parameter_groups, set_trainable
+
+
+@dataclass(slots=True)
+class TrainResult:
+    """What a stage did.
+
+    Args:
+        steps: optimiser steps done.
+        samples: pictures or texts seen.
+        seconds: time in training, over all starts.
+        samples_per_second: mean rate.
+        mfu: share of the machine's measured matmul rate that the model's FLOPs used.
+        trainable: trainable parameters per part.
+        log: the logged losses and shares.
+    """
+
+    steps: int
+    samples: int
+    seconds: float
+    samples_per_second: float
+    mfu: float | None
+    trainable: dict[str, int]
+    log: list[dict[str, Any]] = field(default_factory=list)
+
+
+class Lesson(nn.Module):
+    """A model and its objective as one module, so that DDP and FSDP see the whole computation of the loss."""
+
+    def __init__(self, model: nn.Module, objective: Objective) -> None:
+        super().__init__()
+        self.model, self.objective = model, objective
+
+    def forward(self, **batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        return self.objective.loss(self.model, batch)
+
+
+class StageTrainer(Trainer):
+    """`Trainer` that asks an objective for the loss, logs its parts, and keeps the data in order."""
+
+    def __init__(self, options: StageOptions, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.options = options
+        self.loss_is_scaled_for_ga = False  # the objective's loss is a mean over its forward pass
+        self.parts: dict[str, list[Tensor]] = {}
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> SequentialSampler:
+        return SequentialSampler(train_dataset or self.train_dataset)  # type: ignore[arg-type]
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        if self.optimizer is None:
+            options = self.options
+            groups = parameter_groups(
+                model or self.model, options.learning_rate, options.learning_rates, options.weight_decay
+            )
+            self.optimizer = torch.optim.AdamW(groups, betas=(0.9, options.beta2), fused=True)
+        return self.optimizer
+
+    def compute_loss(
+        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        loss, parts = model(**inputs)
+        for name, value in parts.items():
+            self.parts.setdefault(name, []).append(value.detach().float())
+        return (loss, {}) if return_outputs else loss
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        inner = {k.removeprefix("model."): v for k, v in state_dict.items()} if state_dict else None
+        self.model.model.save_pretrained(output_dir or self.args.output_dir, state_dict=inner)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        load_weights((model or self.model).model, Path(resume_from_checkpoint))
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        for name, values in self.parts.items():
+            logs[name] = round(self.accelerator.gather(torch.stack(values).mean()[None]).mean().item(), 5)
+        self.parts.clear()
+        super().log(logs, start_time)
+
+
+class Progress(TrainerCallback):
+    """Rate, losses and MFU on the console, and in the log."""
+
+    def __init__(self, options: StageOptions, flops_per_sample: float, peak: float) -> None:
+        self.options, self.flops, self.peak = options, flops_per_sample, peak
+        self.since: tuple[float, int] | None = None
+        self.mfu: list[float] = []
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.since is None:
+            self.since = (time.perf_counter(), state.global_step)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
+        if not state.is_world_process_zero or logs is None or "loss" not in logs or self.since is None:
+            return
+        seconds = time.perf_counter() - self.since[0]
+        rate = (state.global_step - self.since[1]) * self.options.batch_size / max(seconds, 1e-9)
+        self.since = (time.perf_counter(), state.global_step)
+        mfu = rate * self.flops / self.peak
+        self.mfu.append(mfu)
+        state.log_history[-1].update(samples_per_second=round(rate, 2), mfu=round(mfu, 4))
+        left = (state.max_steps - state.global_step) * self.options.batch_size / max(rate, 1e-9)
+        shown = "  ".join(
+            f"{n} {v:.3f}" for n, v in logs.items() if n not in ("epoch", "learning_rate", "grad_norm", "total_flos")
+        )
+        console().print(
+            f"step {state.global_step}/{state.max_steps}  {shown}  {rate:.1f} samples/s  "
+            f"MFU {mfu:.0%}  {left / 60:.0f} min left",
+            highlight=False,
+        )
+
+
+def train_stage(
+    model: nn.Module,
+    processor: Any,
+    options: StageOptions,
+    folder: Path,
+    *,
+    resume: bool = True,
+    on_step: Callable[[int], None] | None = None,
+) -> TrainResult:
+    """Train `model` in place.
+
+    Args:
+        model: a PreTrainedModel.
+        processor: its processor or tokenizer; saved with it.
+        options: the stage.
+        folder: where everything of this stage is written.
+        resume: go on from the last checkpoint in `folder`, or take the finished result.
+        on_step: called with the step number after each step.
+
+    Raises:
+        RecipeError: options that do not fit the model or the machine.
+    """
+    result_file = folder / "result.json"
+    if resume and result_file.exists():
+        load_weights(model, folder / "model")
+        return TrainResult(**json.loads(result_file.read_text()))
+    set_seed(options.seed)
+    objective: Objective = build("objective", options.objective_name(), options.objective_options())
+    trained = _tuned(model, options)
+    trainable = set_trainable(trained, options.train, options.freeze) if options.tuner is None else _learning(trained)
+    objective.bind(model, processor)
+    data = StageData(options.data, options.steps * options.batch_size, questions=objective.needs_questions)
+    arguments = _arguments(options, folder)
+    share = arguments.per_device_train_batch_size
+    first = objective.collate([data[i] for i in range(share)])
+    flops = training_flops(trained, objective, first) / share
+    if options.checkpointing:
+        trained.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
+    if options.compile:
+        objective.compile(trained)
+    callback = Progress(options, flops, machine_peak(options.precision))
+    trainer = StageTrainer(
+        options,
+        model=Lesson(trained, objective),
+        args=arguments,
+        train_dataset=data,
+        data_collator=objective.collate,
+        callbacks=[callback, *([_Steps(on_step)] if on_step else [])],
+    )
+    for name in ("PrinterCallback", "ProgressCallback"):
+        for handler in list(trainer.callback_handler.callbacks):
+            if type(handler).__name__ == name:
+                trainer.remove_callback(handler)
+    checkpoints = folder / "checkpoints"
+    last = get_last_checkpoint(str(checkpoints)) if resume and checkpoints.is_dir() else None
+    if last:
+        console().print(f"resuming from {last}", highlight=False)
+    output = trainer.train(resume_from_checkpoint=last)
+    log = [entry for entry in trainer.state.log_history if "loss" in entry]
+    seconds = sum(options.log_every * options.batch_size / e["samples_per_second"] for e in log if "samples_per_second" in e)
+    result = TrainResult(
+        steps=output.global_step,
+        samples=output.global_step * options.batch_size,
+        seconds=round(seconds, 1),
+        samples_per_second=round(output.global_step * options.batch_size / max(seconds, 1e-9), 2),
+        mfu=round(sum(callback.mfu) / len(callback.mfu), 4) if callback.mfu else None,
+        trainable=trainable,
+        log=log,
+    )
+    if trainer.is_world_process_zero():
+        (folder / "model").mkdir(parents=True, exist_ok=True)
+        _merged(trained).save_pretrained(folder / "model")
+        processor.save_pretrained(folder / "model")
+        draw_curves(log, folder / "curves.png", f"{folder.name}: {result.samples:,} samples")
+        part = result_file.with_suffix(".part")
+        part.write_text(json.dumps(asdict(result), indent=1))
+        part.replace(result_file)
+    return result
+
+
+def load_weights(model: nn.Module, folder: Path) -> None:
+    """Copy the weights saved in `folder` into `model`.
+
+    Raises:
+        ModelError: a tensor is missing or has another shape.
+    """
+    from safetensors.torch import load_file
+
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise ModelError("no .safetensors file", where=str(folder))
+    state: dict[str, Tensor] = {}
+    for file in files:
+        state.update(load_file(file))
+    missing, unexpected = model.load_state_dict(state, strict=False)
+    tied = set(getattr(model, "all_tied_weights_keys", None) or {})
+    missing = [name for name in missing if name not in tied]
+    if missing or unexpected:
+        raise ModelError(
+            f"the saved weights do not fit the model: missing {missing[:4]}, unexpected {unexpected[:4]}", where=str(folder)
+        )
+
+
+class _Steps(TrainerCallback):
+    def __init__(self, call: Callable[[int], None]) -> None:
+        self.call = call
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.call(state.global_step)
+
+
+def _tuned(model: nn.Module, options: StageOptions) -> nn.Module:
+    if options.tuner is None:
+        return model
+    if options.train or options.freeze:
+        raise RecipeError("a tuner chooses what learns itself; leave 'train' and 'freeze' out")
+    name, settings = next(iter(options.tuner.items()))
+    return build("tuner", name, settings).apply(model)
+
+
+def _merged(model: nn.Module) -> Any:
+    """The plain model again: adapters are merged into the weights they adapt."""
+    return model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
+
+
+def _learning(model: nn.Module) -> dict[str, int]:
+    return {"tuner": sum(p.numel() for p in model.parameters() if p.requires_grad)}
+
+
+def _arguments(options: StageOptions, folder: Path) -> TrainingArguments:
+    from importlib.util import find_spec
+
+    from accelerate import PartialState
+
+    cuda = torch.cuda.is_available()
+    processes = PartialState(cpu=not cuda).num_processes
+    share, rest = divmod(options.batch_size, options.accumulation * processes)
+    if rest or not share:
+        raise RecipeError(
+            f"batch_size {options.batch_size} cannot be split over {processes} processes x {options.accumulation} accumulation"
+        )
+    schedule = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}[options.schedule]
+    return TrainingArguments(
+        output_dir=str(folder / "checkpoints"),
+        max_steps=options.steps,
+        per_device_train_batch_size=share,
+        gradient_accumulation_steps=options.accumulation,
+        learning_rate=options.learning_rate,
+        warmup_steps=math.ceil(options.warmup * options.steps),
+        lr_scheduler_type=schedule,
+        max_grad_norm=options.max_grad_norm,
+        bf16=options.precision == "bf16",
+        fsdp={"version": 2, "reshard_after_forward": True} if options.fsdp else None,
+        logging_steps=options.log_every,
+        save_steps=options.save_every,
+        save_total_limit=2,
+        dataloader_num_workers=options.workers,
+        dataloader_persistent_workers=options.workers > 0,
+        seed=options.seed,
+        use_cpu=not cuda,
+        ddp_backend=None if cuda else "gloo",
+        ddp_find_unused_parameters=False,
+        remove_unused_columns=False,
+        label_names=["labels"],
+        disable_tqdm=True,
+        report_to=["tensorboard"] if find_spec("tensorboard") else [],
+    )

@@ -1,0 +1,5 @@
+"""Tuners: model -> model with few trainable weights, mergeable where the maths allows."""
+
+from argus.core.registry import Component
+
+COMPONENTS = (Component("tuner", "lora", "argus.training.tuners.lora:LoRA", "low-rank updates of the linear layers (peft)"),)
