@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -273,12 +275,8 @@ def _learning(model: nn.Module) -> dict[str, int]:
 
 
 def _arguments(options: StageOptions, folder: Path) -> TrainingArguments:
-    from importlib.util import find_spec
-
-    from accelerate import PartialState
-
     cuda = torch.cuda.is_available()
-    processes = PartialState(cpu=not cuda).num_processes
+    processes = int(os.environ.get("WORLD_SIZE", "1"))  # set by torchrun
     share, rest = divmod(options.batch_size, options.accumulation * processes)
     if rest or not share:
         raise RecipeError(
@@ -303,7 +301,7 @@ def _arguments(options: StageOptions, folder: Path) -> TrainingArguments:
         dataloader_persistent_workers=options.workers > 0,
         seed=options.seed,
         use_cpu=not cuda,
-        ddp_backend=None if cuda else "gloo",
+        ddp_backend="gloo" if processes > 1 and not cuda else None,
         ddp_find_unused_parameters=False,
         remove_unused_columns=False,
         label_names=["labels"],
