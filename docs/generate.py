@@ -1,0 +1,69 @@
+"""mkdocs hook: writes the reference pages from the registry, the papers' catalogue and the recipes' schema.
+
+The pages exist only while mkdocs builds, so they can never disagree with the code.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mkdocs.structure.files import File, Files
+
+
+def on_files(files: Files, config: Any) -> Files:
+    """Add the generated pages to the site."""
+    for name, text in (("components.md", components_page()), ("papers.md", papers_page())):
+        files.append(File.generated(config, name, content=text))
+    return files
+
+
+def components_page() -> str:
+    """Every component with its options."""
+    from argus.core.registry import PACKAGES, components
+
+    lines = ["# Components", "", "Every component, by kind, with its options. `argus components` prints the same.", ""]
+    for kind in sorted(PACKAGES):
+        rows = components(kind)
+        if not rows:
+            continue
+        lines += [f"## {kind}", ""]
+        for row in rows:
+            lines += [f"### `{row.name}`", "", f"{row.summary[0].upper()}{row.summary[1:]}.", ""]
+            if row.paper:
+                lines += [f"Paper: [{row.paper}](papers.md).", ""]
+            lines += options_table(row.load().Options)
+    return "\n".join(lines)
+
+
+def options_table(model: Any) -> list[str]:
+    """A component's options as a table; nothing when it has none."""
+    if not model.model_fields:
+        return []
+    lines = ["| option | type | default | meaning |", "|---|---|---|---|"]
+    for name, field in model.model_fields.items():
+        kind = str(field.annotation).replace("typing.", "").replace("<class '", "").replace("'>", "").replace("|", "\\|")
+        default = "required" if field.is_required() else repr(field.get_default(call_default_factory=True))
+        lines.append(f"| `{name}` | {kind} | {default} | {field.description or ''} |")
+    return [*lines, ""]
+
+
+def papers_page() -> str:
+    """The catalogue of papers with what was measured."""
+    from argus.core.papers import to_json
+
+    papers = to_json()
+    counts = {s: sum(p["status"] == s for p in papers) for s in ("measured", "built", "planned")}
+    lines = [
+        "# Papers",
+        "",
+        f"{counts['measured']} measured, {counts['built']} built, {counts['planned']} planned. "
+        "*Measured* is derived from a recorded run, never typed.",
+        "",
+        "| paper | area | status | claims |",
+        "|---|---|---|---|",
+    ]
+    for paper in sorted(papers, key=lambda p: ("measured", "built", "planned").index(p["status"])):
+        title = f"[{paper['title']}](https://arxiv.org/abs/{paper['arxiv']})" if paper.get("arxiv") else paper["title"]
+        claims = "<br>".join(f"{'✓' if c.get('holds') else '✗'} `{c['claim']}`" for c in paper["claims"] if "holds" in c)
+        lines.append(f"| **{paper['name']}** (`{paper['slug']}`): {title} | {paper['area']} | {paper['status']} | {claims} |")
+    return "\n".join(lines)
