@@ -1,0 +1,203 @@
+"""What answering one question costs: FLOPs, time, cache and memory, read from the real forward pass.
+
+FLOPs are counted from the shapes of every matrix product, convolution and attention that runs, 2 per
+multiply-accumulate; norms, activations and softmax are not counted. Attention counts the full S x S scores, not the
+causal half, as papers do. For a Llama-shaped layer of width D, key-value width K, MLP width m and S tokens that is
+
+    2 * (2 S D^2 + 2 S D K + 2 S^2 D + 3 S D m)  FLOP,
+
+which with K = D is twice the multiply-accumulates sum_l(4 S D^2 + 2 S^2 D + 3 S D m) that FasterVLM (arXiv
+2412.01818) prints as its FLOPs. S is each layer's own length, so tokens dropped on the way are not paid for.
+"""
+
+from __future__ import annotations
+
+import time
+import weakref
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop
+
+from argus.evaluation.inferencers.base import Question
+
+if TYPE_CHECKING:
+    from argus.evaluation.local import LocalModel
+
+VISION_NAMES = ("vision_tower", "visual", "vision_model")
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """The cost of one question, asked alone.
+
+    Args:
+        flops: FLOPs of prefill in `decoder` (the language model's layers), `vision` (the encoder) and `rest`.
+        ttft_ms: from prepared inputs on the device to the first token.
+        decode_tokens_per_s: over the tokens after the first.
+        kv_bytes: key and value tensors of all layers after prefill.
+        visual_tokens: visual tokens at each decoder layer's input.
+        peak_memory_mb: most memory that tensors take at once in prefill, beyond what was there before.
+    """
+
+    flops: dict[str, float]
+    ttft_ms: float
+    decode_tokens_per_s: float
+    kv_bytes: float
+    visual_tokens: list[int]
+    peak_memory_mb: float
+
+    def record(self) -> dict[str, Any]:
+        """As plain values."""
+        return asdict(self)
+
+
+def measure(asked: LocalModel, question: Question, decode: int = 16, repeats: int = 3) -> Cost:
+    """Measure one question; time is the best of `repeats`, after one run that warms up and counts."""
+    model = asked.model
+    ((_, inputs),) = asked.alone([question], asked.prompter.prompts([question], options=False))
+    length = inputs["input_ids"].shape[1]
+    image_token = getattr(model.config, "image_token_id", None)
+    text = length if image_token is None else int((inputs["input_ids"] != image_token).sum())
+    forward = partial(model, use_cache=True, logits_to_keep=1)
+    with torch.inference_mode():
+        with _Memory(model.device) as memory, _Lengths(model.get_decoder()) as lengths, _flop_counter() as counter:
+            output = forward(**inputs)
+        cache = output.past_key_values
+        kv_bytes = sum(t.nbytes for layer in cache.layers for t in (layer.keys, layer.values) if t is not None)
+        del output, cache
+        first = []
+        for _ in range(repeats):
+            start = _now(model.device)
+            output = forward(**inputs)
+            token = output.logits[:, -1:].argmax(-1)
+            first.append(_now(model.device) - start)
+        ones = inputs["attention_mask"]
+        start = _now(model.device)
+        for _ in range(decode):
+            ones = torch.cat([ones, torch.ones_like(token)], dim=1)
+            output = model(
+                input_ids=token,
+                attention_mask=ones,
+                past_key_values=output.past_key_values,
+                use_cache=True,
+                **asked.positions(ones.shape[1] - 1, token),
+            )
+            token = output.logits[:, -1:].argmax(-1)
+        seconds = _now(model.device) - start
+    return Cost(
+        flops=_parts(model, counter),
+        ttft_ms=1000 * min(first),
+        decode_tokens_per_s=decode / seconds,
+        kv_bytes=float(kv_bytes),
+        visual_tokens=[n - text for n in lengths.seen],
+        peak_memory_mb=memory.peak / 1e6,
+    )
+
+
+def _now(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def _flop_counter() -> FlopCounterMode:
+    # PyTorch counts the fused attention of GPUs; this adds the CPU's.
+    return FlopCounterMode(
+        display=False, custom_mapping={torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: sdpa_flop}
+    )
+
+
+def _parts(model: nn.Module, counter: FlopCounterMode) -> dict[str, float]:
+    """Counted FLOPs by part of the model."""
+    counts = {name: float(sum(ops.values())) for name, ops in counter.get_flop_counts().items()}
+    names = {module: f"{type(model).__name__}.{name}" for name, module in model.named_modules()}
+    decoder = names[model.get_decoder()]  # type: ignore[operator]
+    layers = sum(v for k, v in counts.items() if k.rpartition(".")[0] == f"{decoder}.layers")
+    vision = sum(v for k, v in counts.items() if k.rpartition(".")[2] in VISION_NAMES and _outermost(k))
+    return {"decoder": layers, "vision": vision, "rest": counts.get("Global", 0.0) - layers - vision}
+
+
+def _outermost(name: str) -> bool:
+    """Whether no module around this one is a vision part too."""
+    return not set(name.split(".")[:-1]) & set(VISION_NAMES)
+
+
+class _Lengths:
+    """Sequence length at the input of each decoder layer, read behind all hooks that were there before."""
+
+    def __init__(self, decoder: Any) -> None:
+        self.layers: nn.ModuleList = decoder.layers
+        self.seen: list[int] = []
+
+    def __enter__(self) -> _Lengths:
+        self.handles = [layer.register_forward_pre_hook(self._read, with_kwargs=True) for layer in self.layers]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for handle in self.handles:
+            handle.remove()
+
+    def _read(self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.seen.append((args[0] if args else kwargs["hidden_states"]).shape[1])
+
+
+class _Memory:
+    """Peak of tensor memory: the allocator's own count on a GPU, the sum of live tensors elsewhere."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device, self.live = device, None if device.type == "cuda" else _LiveBytes()
+
+    def __enter__(self) -> _Memory:
+        if self.live:
+            self.live.__enter__()
+        else:
+            torch.cuda.reset_peak_memory_stats(self.device)
+            self.before = torch.cuda.memory_allocated(self.device)
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        if self.live:
+            self.live.__exit__(*error)
+
+    @property
+    def peak(self) -> float:
+        return self.live.peak if self.live else torch.cuda.max_memory_allocated(self.device) - self.before
+
+
+class _LiveBytes(TorchDispatchMode):
+    """Counts the bytes of storages that operations create and that are still alive."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+        self.known: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        for given in tree_leaves((args, kwargs)):
+            if isinstance(given, Tensor):
+                self.known.add(given.untyped_storage()._cdata)
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, Tensor):
+                self._add(tensor.untyped_storage())
+        return result
+
+    def _add(self, storage: torch.UntypedStorage) -> None:
+        key = storage._cdata
+        if key in self.known:
+            return
+        self.known.add(key)
+        size = storage.nbytes()
+        self.now += size
+        self.peak = max(self.peak, self.now)
+        weakref.finalize(storage, self._remove, key, size)
+
+    def _remove(self, key: int, size: int) -> None:
+        self.known.discard(key)
+        self.now -= size

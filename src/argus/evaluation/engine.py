@@ -1,0 +1,248 @@
+"""The engine: asks everything a scenario holds, writes one record per question, and measures from the records.
+
+    result = evaluate(model, processor, EvaluationOptions(scenario="world/objects"), run_part=writer)
+
+Records come first, numbers second: every number of the result is computed from the records alone, so a run that was
+killed and resumed ends with the numbers of one that was not. Batches are formed from the scenario's order, never from
+what is left to do, so a resumed run repeats the same arithmetic.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import reduce
+from itertools import islice
+from typing import Any, Protocol
+
+from argus.core.errors import ArgusError
+from argus.core.images import load_image
+from argus.core.registry import build
+from argus.core.sample import Sample
+from argus.evaluation.cost import measure
+from argus.evaluation.inferencers.base import Answer, Inferencer, Question
+from argus.evaluation.instructions.base import Instruction
+from argus.evaluation.local import LocalModel
+from argus.evaluation.metrics.base import AnswerMetric, CostMetric
+from argus.evaluation.options import EvaluationOptions, named
+from argus.evaluation.results import EvaluationResult, Metrics, summarise
+from argus.evaluation.scenarios.base import Group, build_scenario
+
+
+class Records(Protocol):
+    """An append-only store of records with unique ids."""
+
+    def done_ids(self) -> set[str]:
+        """Ids of all complete records."""
+        ...
+
+    def write(self, record: dict[str, Any]) -> None:
+        """Append a record; it survives the process."""
+        ...
+
+    def records(self) -> Iterator[dict[str, Any]]:
+        """All complete records, in the order written."""
+        ...
+
+
+@dataclass(slots=True)
+class MemoryRecords:
+    """Records of an evaluation that nobody wants to resume."""
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+
+    def done_ids(self) -> set[str]:
+        return {row["id"] for row in self.rows}
+
+    def write(self, record: dict[str, Any]) -> None:
+        self.rows.append(record)
+
+    def records(self) -> Iterator[dict[str, Any]]:
+        return iter(self.rows)
+
+
+def evaluate(
+    model: Any,
+    processor: Any,
+    options: EvaluationOptions,
+    *,
+    run_part: Records | None = None,
+    attachment: Any = None,
+    progress: bool = True,
+) -> EvaluationResult:
+    """Ask a model everything an evaluation holds.
+
+    Args:
+        model: a Hugging Face image-text-to-text or causal language model.
+        processor: its processor.
+        options: scenario, instruction, inferencer, metrics.
+        run_part: where records go and from where a run resumes; in memory when None.
+        attachment: what is attached to the model, so that its kept tokens can be shown and its needs respected.
+        progress: show a bar.
+
+    Raises:
+        ArgusError: nothing at all could be answered; the reason is the last one.
+    """
+    model.eval()
+    records = MemoryRecords() if run_part is None else run_part
+    run = _Run(
+        options,
+        LocalModel(model, processor, attachment),
+        build("inferencer", *named(options.inferencer)),
+        build_metrics(options),
+        records,
+        records.done_ids(),
+    )
+    instruction: Instruction = build("instruction", *named(options.instruction))
+    run.ask([instruction], blind=False)
+    if options.blind:
+        run.ask([instruction, build("instruction", "blind")], blind=True)
+    return summarise(records.records(), run.metrics, options.examples)
+
+
+def build_metrics(options: EvaluationOptions) -> dict[str, AnswerMetric | CostMetric]:
+    """The metrics an evaluation names, by name."""
+    return {named(m)[0]: build("metric", *named(m)) for m in options.metrics}
+
+
+@dataclass(slots=True)
+class _Run:
+    options: EvaluationOptions
+    model: LocalModel
+    inferencer: Inferencer
+    metrics: Metrics
+    records: Records
+    done: set[str]
+    answered: bool = False
+
+    def ask(self, instructions: Sequence[Instruction], blind: bool) -> None:
+        """One pass over the scenario."""
+        costs = {name: m for name, m in self.metrics.items() if isinstance(m, CostMetric) and not blind}
+        left = self.options.cost_samples if costs else 0  # the first groups of the scenario are measured
+        groups = build_scenario(self.options).groups(self.options.samples, self.seed())
+        for batch in _batches(groups, self.options.batch_size):
+            measured, left = batch[:left], left - len(batch[:left])
+            ids = {_id(sample, blind) for group in batch for sample in group.samples}
+            ids |= {f"cost/{group.id}" for group in measured}
+            if ids <= self.done:
+                continue
+            questions = [q for group in batch for q in self.questions(group, instructions, blind)]
+            self.answer(questions, blind)
+            for group in measured:
+                question = next((q for q in questions if q.group == group.id), None)
+                if question and f"cost/{group.id}" not in self.done:
+                    cost = measure(self.model, question)
+                    values = {name: metric.read(cost) for name, metric in costs.items()}
+                    self.write({"id": f"cost/{group.id}", "kind": "cost", "group": group.id, "values": values})
+
+    def seed(self) -> int:
+        """The seed of this run; a fresh one is drawn once and written down."""
+        if self.options.seed != "fresh":
+            if "seed" not in self.done:
+                self.write({"id": "seed", "kind": "seed", "seed": self.options.seed})
+            return self.options.seed
+        known = next((r["seed"] for r in self.records.records() if r["kind"] == "seed"), None)
+        if known is None:
+            known = 1 + secrets.randbelow(2**31)
+            self.write({"id": "seed", "kind": "seed", "seed": known})
+        return known
+
+    def write(self, record: dict[str, Any]) -> None:
+        if record["id"] not in self.done:
+            self.records.write(record)
+            self.done.add(record["id"])
+
+    def questions(self, group: Group, instructions: Sequence[Instruction], blind: bool) -> Iterator[Question]:
+        """The group's questions as asked; what cannot be read or asked gets its record here."""
+        for id_, reason in group.errors.items():
+            self.write(_record(Sample(id_, []), group.id, blind, error=reason))
+        images: list[Any] = []
+        shown = group.samples[0].images() if group.samples else []
+        for sample in group.samples:
+            try:
+                sample = reduce(lambda s, instruction: instruction.apply(s), instructions, sample)
+                if not images and sample.images():
+                    images = [load_image(i, where=sample.id) for i in shown]
+            except (ArgusError, OSError, ValueError) as error:
+                self.write(_record(sample, group.id, blind, error=f"{type(error).__name__}: {error}"))
+                continue
+            if refusal := self.inferencer.refusal(sample):
+                self.write(_record(sample, group.id, blind, skipped=refusal))
+                continue
+            yield Question(group.id, sample, images if sample.images() else [])
+
+    def answer(self, questions: Sequence[Question], blind: bool) -> None:
+        """Answer a batch, score it and write it; a batch that fails is asked group by group."""
+        if all(_id(q.sample, blind) in self.done for q in questions):
+            return
+        start = time.perf_counter()
+        try:
+            answers = self.inferencer.answer(self.model, questions)
+        except (ArgusError, RuntimeError, ValueError, IndexError, TypeError, KeyError) as error:
+            by_group: dict[str, list[Question]] = {}
+            for question in questions:
+                by_group.setdefault(question.group, []).append(question)
+            if len(by_group) > 1:
+                for members in by_group.values():
+                    self.answer(members, blind)
+                return
+            if not self.answered:
+                raise
+            for question in questions:
+                self.write(_record(question.sample, question.group, blind, error=f"{type(error).__name__}: {error}"))
+            return
+        self.answered = True
+        seconds = (time.perf_counter() - start) / len(questions)
+        for question, answer in zip(questions, answers, strict=True):
+            self.write(self.scored(question, answer, seconds, blind))
+
+    def scored(self, question: Question, answer: Answer, seconds: float, blind: bool) -> dict[str, Any]:
+        """The record of an answer."""
+        sample = question.sample
+        scores = {
+            name: metric.score(sample, answer)
+            for name, metric in self.metrics.items()
+            if isinstance(metric, AnswerMetric) and metric.applies(sample)
+        }
+        first = next(iter(scores.values()), None)
+        return _record(
+            sample,
+            question.group,
+            blind,
+            answer=answer.text,
+            option_scores=answer.scores,
+            tokens=answer.tokens,
+            extracted=first.extracted if first else None,
+            correct=first.value if first else None,
+            values={name: s.value for name, s in scores.items()},
+            seconds=seconds,
+        )
+
+
+def _id(sample: Sample, blind: bool) -> str:
+    return f"{sample.id}#blind" if blind else sample.id
+
+
+def _record(sample: Sample, group: str, blind: bool, **found: Any) -> dict[str, Any]:
+    """A record: what was asked, and what was found."""
+    return {
+        "id": _id(sample, blind),
+        "kind": "answer",
+        "blind": blind,
+        "group": group,
+        "family": str(sample.metadata.get("family", "other")),
+        "domain": str(sample.metadata.get("domain", "other")),
+        "picture": str(sample.metadata.get("picture", group)),
+        "question": sample.messages[-1].text() if sample.messages else None,
+        "options": sample.options,
+        "target": sample.target,
+        **found,
+    }
+
+
+def _batches(groups: Iterator[Group], size: int) -> Iterator[list[Group]]:
+    """Lists of `size` groups, the last one shorter."""
+    while batch := list(islice(groups, size)):
+        yield batch

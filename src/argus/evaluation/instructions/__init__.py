@@ -1,0 +1,14 @@
+"""Instructions: how a question is put to the model."""
+
+from argus.core.registry import Component
+
+COMPONENTS = (
+    Component("instruction", "plain", "argus.evaluation.instructions.plain:Plain", "the question as it stands"),
+    Component(
+        "instruction",
+        "options",
+        "argus.evaluation.instructions.lettered:Lettered",
+        "the question with lettered options",
+    ),
+    Component("instruction", "blind", "argus.evaluation.instructions.blind:Blind", "the question without its picture"),
+)

@@ -1,0 +1,70 @@
+"""What a metric is: a score per answer (`AnswerMetric`) or a reading of what a question cost (`CostMetric`)."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from argus.core import registry
+from argus.core.sample import Sample
+from argus.evaluation import statistics
+from argus.evaluation.cost import Cost
+from argus.evaluation.inferencers.base import Answer
+from argus.evaluation.statistics import Measurement
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """What an answer is worth, and what was read out of it."""
+
+    value: float
+    extracted: str
+
+
+class AnswerMetric(ABC):
+    """Scores each answer; the measurement is the mean, its interval clustered by picture."""
+
+    Options: ClassVar[type[registry.Options]]
+    unit: ClassVar[str] = "share"
+
+    def __init__(self, options: registry.Options) -> None:
+        self.options = options
+
+    def applies(self, sample: Sample) -> bool:
+        """Whether a sample can be scored by this metric."""
+        return sample.target is not None
+
+    @abstractmethod
+    def score(self, sample: Sample, answer: Answer) -> Score:
+        """The score of one answer."""
+
+    def measure(self, values: Sequence[float], clusters: Sequence[str]) -> Measurement:
+        """One number for many scores."""
+        return statistics.mean(values, clusters, self.unit)
+
+
+class NoOptions(registry.Options):
+    """Nothing to choose."""
+
+
+class CostMetric(ABC):
+    """Reads one number, and its parts, from each measured question; the measurement is the median or the mean."""
+
+    Options = NoOptions
+    unit: ClassVar[str]
+    middle: ClassVar[str] = "mean"
+
+    def __init__(self, options: registry.Options) -> None:
+        self.options = options
+
+    @abstractmethod
+    def read(self, cost: Cost) -> dict[str, float]:
+        """`all` and, where there are any, parts by name."""
+
+    def measure(self, values: Sequence[float], clusters: Sequence[str]) -> Measurement:
+        """One number for many questions."""
+        if self.middle == "median":
+            return statistics.median(values, self.unit)
+        return statistics.mean(values, clusters, self.unit)

@@ -1,0 +1,62 @@
+"""What one question takes, measured on a sub-set of the questions, each alone (see `argus.evaluation.cost`)."""
+
+from __future__ import annotations
+
+from argus.evaluation.cost import Cost
+from argus.evaluation.metrics.base import CostMetric
+
+
+class PrefillFlops(CostMetric):
+    """FLOPs (2 per multiply-accumulate) of the language model's layers in prefill; parts: `vision`, `rest`, `total`."""
+
+    unit = "FLOP"
+
+    def read(self, cost: Cost) -> dict[str, float]:
+        parts = {"all": cost.flops["decoder"], "vision": cost.flops["vision"], "rest": cost.flops["rest"]}
+        return {**parts, "total": sum(parts.values())}
+
+
+class TimeToFirstToken(CostMetric):
+    """Milliseconds from prepared inputs to the first token: encoder, connector and prefill."""
+
+    unit, middle = "ms", "median"
+
+    def read(self, cost: Cost) -> dict[str, float]:
+        return {"all": cost.ttft_ms}
+
+
+class DecodeRate(CostMetric):
+    """Tokens per second after the first, one question at a time."""
+
+    unit, middle = "tokens/s", "median"
+
+    def read(self, cost: Cost) -> dict[str, float]:
+        return {"all": cost.decode_tokens_per_s}
+
+
+class KVBytes(CostMetric):
+    """Bytes of all key and value tensors after prefill."""
+
+    unit = "bytes"
+
+    def read(self, cost: Cost) -> dict[str, float]:
+        return {"all": cost.kv_bytes}
+
+
+class VisualTokens(CostMetric):
+    """Visual tokens at the last layer's input; parts: `layer 0`, `layer 1`, ..."""
+
+    unit = "tokens"
+
+    def read(self, cost: Cost) -> dict[str, float]:
+        layers = {f"layer {i}": float(n) for i, n in enumerate(cost.visual_tokens)}
+        return {"all": float(cost.visual_tokens[-1]), **layers}
+
+
+class PeakMemory(CostMetric):
+    """Most bytes of tensors alive at once in prefill, beyond weights and inputs."""
+
+    unit = "MB"
+
+    def read(self, cost: Cost) -> dict[str, float]:
+        return {"all": cost.peak_memory_mb}

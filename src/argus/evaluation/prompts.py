@@ -1,0 +1,109 @@
+"""Questions as tokens: the head that all questions about a picture share, the tail of each, and its candidate answers.
+
+    USER: <image>            | Which colour is the star? ASSISTANT: | red</s>
+    head, up to the picture  | tail                                 | option, with the end of the turn
+
+The picture's token cuts the text: tokenisers never merge across an added token, so the parts can be tokenised apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from argus.core.errors import ModelError
+from argus.evaluation.inferencers.base import Question
+
+
+@dataclass(slots=True)
+class Prompt:
+    """One question in tokens.
+
+    Args:
+        head: text up to and including the last picture's placeholder; empty without pictures.
+        tail: token ids behind the head, to the point where the model answers.
+        options: token ids of each candidate answer, its end of turn included.
+    """
+
+    head: str
+    tail: list[int]
+    options: list[list[int]]
+
+
+class Prompter:
+    """Writes questions with a processor's chat template and tokenises them."""
+
+    def __init__(self, processor: Any) -> None:
+        self.processor = processor
+        self.tokenizer = getattr(processor, "tokenizer", processor)
+        self.image_token: str | None = getattr(processor, "image_token", None)
+
+    def text(self, question: Question) -> str:
+        """The prompt as text, one placeholder per picture, ready for the model's turn."""
+        return self.processor.apply_chat_template(question.sample.chat(), tokenize=False, add_generation_prompt=True)
+
+    def prompts(self, questions: Sequence[Question], options: bool) -> list[Prompt]:
+        """All questions in tokens; with their candidate answers if `options`."""
+        heads: list[str] = []
+        texts: list[str] = []
+        spans: list[tuple[int, int]] = []
+        for question in questions:
+            text = self.text(question)
+            head = self._head(text, question)
+            full = [self._answered(question, option) for option in question.sample.options] if options else []
+            for answered in full:
+                if not answered.startswith(head):
+                    raise ModelError(
+                        "the chat template rewrites the prompt once it is answered", where=question.sample.id
+                    )
+            spans.append((len(texts), len(texts) + 1 + len(full)))
+            texts += [t[len(head) :] for t in (text, *full)]
+            heads.append(head)
+        rows = self._tokenise(texts, [h for h, (a, b) in zip(heads, spans, strict=True) for _ in range(b - a)])
+        return [self._prompt(h, rows[a], rows[a + 1 : b]) for h, (a, b) in zip(heads, spans, strict=True)]
+
+    def _head(self, text: str, question: Question) -> str:
+        found = text.count(self.image_token) if self.image_token else 0
+        if found != len(question.images):
+            raise ModelError(
+                f"the prompt shows {found} pictures, but the question has {len(question.images)}",
+                where=question.sample.id,
+            )
+        return text[: text.rindex(self.image_token) + len(self.image_token)] if self.image_token and found else ""
+
+    def _answered(self, question: Question, option: str) -> str:
+        """Prompt and answer as text, cut behind the answer: templates differ in what they put there."""
+        option = option.strip()
+        turn = {"role": "assistant", "content": [{"type": "text", "text": option}]}
+        text = self.processor.apply_chat_template([*question.sample.chat(), turn], tokenize=False)
+        return text[: text.rindex(option) + len(option)]
+
+    def _tokenise(self, texts: list[str], heads: list[str]) -> list[list[int]]:
+        """Token ids of texts, each as it reads behind its head."""
+        joined = [f"{self.image_token}{text}" if head else text for text, head in zip(texts, heads, strict=True)]
+        seen = [bool(h) for h in heads]
+        ids: list[list[int]] = [[] for _ in texts]
+        for behind in (True, False):
+            which = [i for i, s in enumerate(seen) if s == behind]
+            if which:
+                # Text behind a picture continues; text without one begins, so it gets the tokenizer's first token.
+                rows = self.tokenizer([joined[i] for i in which], add_special_tokens=not behind).input_ids
+                for i, row in zip(which, rows, strict=True):
+                    ids[i] = row[1:] if behind else row
+        return ids
+
+    def _prompt(self, head: str, prompt: list[int], answered: list[list[int]]) -> Prompt:
+        """Splits where the first answer departs from the prompt: merges across the boundary belong to the answers."""
+        cut = min((_common(prompt, a) for a in answered), default=len(prompt))
+        end = self.tokenizer.eos_token_id
+        options = [a[cut:] + ([] if end is None else [end]) for a in answered]
+        return Prompt(head, prompt[:cut], options)
+
+
+def _common(a: list[int], b: list[int]) -> int:
+    """Length of the common beginning."""
+    for i, (x, y) in enumerate(zip(a, b, strict=False)):
+        if x != y:
+            return i
+    return min(len(a), len(b))

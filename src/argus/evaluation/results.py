@@ -1,0 +1,122 @@
+"""From records to numbers: what an evaluation found, computed from its records alone."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from argus.evaluation.metrics.base import AnswerMetric, CostMetric
+from argus.evaluation.statistics import Measurement
+
+Metrics = Mapping[str, AnswerMetric | CostMetric]
+
+
+@dataclass(slots=True)
+class EvaluationResult:
+    """What an evaluation found.
+
+    Args:
+        measurements: metric -> group -> number. Groups are `all`, each question family, each domain if there are
+        several,
+            `blind` (asked without pictures), and a cost metric's own parts.
+        chance: group -> expected accuracy of a blind guess.
+        asked: questions that the scenario gave.
+        answered: questions that were answered.
+        errors: reason -> questions that could not be read or asked; they count in no number.
+        skipped: reason -> questions that this inferencer cannot ask.
+        examples: records of some answers, right and wrong ones.
+        seed: which part of the scenario was asked.
+        seconds: time spent answering.
+    """
+
+    measurements: dict[str, dict[str, Measurement]]
+    chance: dict[str, float]
+    asked: int
+    answered: int
+    errors: dict[str, int]
+    skipped: dict[str, int]
+    examples: list[dict[str, Any]] = field(default_factory=list)
+    seed: int = 0
+    seconds: float = 0.0
+
+    @property
+    def unreadable(self) -> float:
+        """Share of the questions that could not be read or asked."""
+        return sum(self.errors.values()) / self.asked if self.asked else 0.0
+
+    def value(self, metric: str, group: str = "all") -> float:
+        """A measured number."""
+        return self.measurements[metric][group].value
+
+    def record(self) -> dict[str, Any]:
+        """As plain values, for a result file."""
+        return asdict(self)
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> EvaluationResult:
+        """The inverse of `record`."""
+        numbers = {m: {g: Measurement(**v) for g, v in row.items()} for m, row in record["measurements"].items()}
+        return cls(**{**record, "measurements": numbers})
+
+
+def summarise(records: Iterable[Mapping[str, Any]], metrics: Metrics, examples: int = 12) -> EvaluationResult:
+    """Read records once, in any order, holding only their numbers."""
+    values: dict[tuple[str, str], list[float]] = defaultdict(list)
+    clusters: dict[tuple[str, str], list[str]] = defaultdict(list)
+    guesses: dict[str, list[float]] = defaultdict(list)
+    errors: Counter[str] = Counter()
+    skipped: Counter[str] = Counter()
+    shown: dict[bool, list[dict[str, Any]]] = {True: [], False: []}
+    asked = answered = seed = 0
+    seconds = 0.0
+    domains: set[str] = set()
+    for record in records:
+        if record["kind"] == "seed":
+            seed = record["seed"]
+        elif record["kind"] == "cost":
+            for metric, parts in record["values"].items():
+                for part, value in parts.items():
+                    values[metric, part].append(value)
+                    clusters[metric, part].append(record["group"])
+        elif record["kind"] == "answer":
+            blind = record["blind"]
+            asked += not blind
+            if record.get("error") or record.get("skipped"):
+                if not blind:
+                    errors[record["error"]] += bool(record.get("error"))
+                    skipped[record["skipped"]] += bool(record.get("skipped"))
+                continue
+            answered += not blind
+            seconds += record["seconds"]
+            domains.add(record["domain"])
+            groups = ["blind"] if blind else ["all", record["family"], f"domain {record['domain']}"]
+            for metric, value in record["values"].items():
+                for group in groups:
+                    values[metric, group].append(value)
+                    clusters[metric, group].append(record["group"])
+            if not blind:
+                for group in groups:
+                    guesses[group].append(1 / len(record["options"]) if record["options"] else 0.0)
+                if len(shown[bool(record["correct"])]) < examples:
+                    shown[bool(record["correct"])].append(dict(record))
+    drop = {f"domain {d}" for d in domains} if len(domains) < 2 else set()
+    measurements: dict[str, dict[str, Measurement]] = {name: {} for name in metrics}
+    for (metric, group), row in values.items():
+        if group not in drop and metric in metrics:
+            measurements[metric][group] = metrics[metric].measure(row, clusters[metric, group])
+    for name, metric_ in metrics.items():
+        measurements[name].setdefault("all", metric_.measure([], []))
+    wrong = shown[False][: max(examples - len(shown[True]), (examples + 1) // 2)]
+    return EvaluationResult(
+        measurements=measurements,
+        chance={g: sum(c) / len(c) for g, c in guesses.items() if g not in drop},
+        asked=asked,
+        answered=answered,
+        errors=dict(+errors),
+        skipped=dict(+skipped),
+        examples=[*wrong, *shown[True]][:examples],
+        seed=seed,
+        seconds=seconds,
+    )

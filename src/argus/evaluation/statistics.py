@@ -1,0 +1,156 @@
+"""Numbers with their uncertainty: clustered intervals, paired differences, chance.
+
+Questions about one picture are not independent, so every interval here is clustered by picture. With s the n scores,
+m their mean, and c the clusters ("Adding Error Bars to Evals", arXiv 2411.00640, equation 4):
+
+    SE^2 = var(s) / n + 1/n^2 * sum_c sum_{i != j in c} (s_i - m)(s_j - m)
+
+The inner double sum is (sum of residuals)^2 - sum of squared residuals per cluster, so nothing loops over pairs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from argus.core.sample import Sample
+
+Z95 = 1.959964  # 97.5 % point of the normal distribution
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """A measured number.
+
+    Args:
+        value: the estimate; NaN when nothing was measured.
+        low: lower end of the 95 % interval.
+        high: upper end of the 95 % interval.
+        n: number of items behind it.
+        unit: what it counts: `share`, `ms`, `FLOP`, `bytes`, `tokens`, `tokens/s`, `MB`.
+    """
+
+    value: float
+    low: float
+    high: float
+    n: int
+    unit: str
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A paired difference `a - b` on the same items: estimate, 95 % interval, two-sided p, and who won how often."""
+
+    value: float
+    low: float
+    high: float
+    p: float
+    n: int
+    wins: int
+    losses: int
+
+
+def student(df: int) -> float:
+    """97.5 % point of Student's t (expansion in 1/df, Abramowitz & Stegun 26.7.5; exact to 0.5 % from df = 3 on)."""
+    z, d = Z95, max(df, 1)
+    return (
+        z
+        + (z**3 + z) / (4 * d)
+        + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * d**2)
+        + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * d**3)
+    )
+
+
+def cluster_numbers(clusters: Sequence[str] | np.ndarray) -> np.ndarray:
+    """Cluster names as integers 0..C-1, (n,)."""
+    return np.unique(np.asarray(clusters), return_inverse=True)[1]
+
+
+def standard_error(scores: ArrayLike, clusters: Sequence[str] | np.ndarray) -> float:
+    """Clustered standard error of the mean; the plain one when every item is its own cluster.
+
+    >>> round(standard_error([1, 1, 0, 0, 1, 0], list("aabbcc")), 6)
+    0.252762
+    """
+    s = np.asarray(scores, dtype=float)
+    n = len(s)
+    if n < 2:
+        return math.nan
+    residual = s - s.mean()
+    per_cluster = np.bincount(cluster_numbers(clusters), weights=residual)
+    between = float((per_cluster**2).sum() - (residual**2).sum())
+    return math.sqrt(max(0.0, s.var(ddof=1) / n + between / n**2))
+
+
+def mean(scores: ArrayLike, clusters: Sequence[str] | np.ndarray, unit: str = "share") -> Measurement:
+    """Clustered mean with a 95 % interval.
+
+    Scores that are all 0 or 1 get Wilson's interval on the effective sample size n / design effect, which stays
+    inside 0..1 and does not collapse when all answers are right; a design effect below 1 is not credited. Other
+    scores get mean +- t SE. With C clusters the quantile is Student's with C - 1 degrees of freedom.
+    """
+    s = np.asarray(scores, dtype=float)
+    n = len(s)
+    if n == 0:
+        return Measurement(math.nan, math.nan, math.nan, 0, unit)
+    m = float(s.mean())
+    count = int(cluster_numbers(clusters).max()) + 1
+    if count < 2:
+        return Measurement(m, 0.0 if unit == "share" else math.nan, 1.0 if unit == "share" else math.nan, n, unit)
+    t, error = student(count - 1), standard_error(s, clusters)
+    if not np.isin(s, (0.0, 1.0)).all():
+        return Measurement(m, m - t * error, m + t * error, n, unit)
+    naive = s.var(ddof=1) / n
+    effective = n / max(1.0, error**2 / naive) if naive > 0 else float(count)
+    centre = (m + t**2 / (2 * effective)) / (1 + t**2 / effective)
+    half = t / (1 + t**2 / effective) * math.sqrt(m * (1 - m) / effective + t**2 / (4 * effective**2))
+    return Measurement(m, max(0.0, centre - half), min(1.0, centre + half), n, unit)
+
+
+def median(values: ArrayLike, unit: str) -> Measurement:
+    """Median with the distribution-free interval of order statistics: ranks n/2 -+ 1.96 sqrt(n)/2."""
+    v = np.sort(np.asarray(values, dtype=float))
+    n = len(v)
+    if n == 0:
+        return Measurement(math.nan, math.nan, math.nan, 0, unit)
+    half = Z95 * math.sqrt(n) / 2
+    low, high = max(0, math.floor(n / 2 - half)), min(n - 1, math.ceil(n / 2 + half) - 1)
+    return Measurement(float(np.median(v)), float(v[low]), float(v[high]), n, unit)
+
+
+def paired(a: ArrayLike, b: ArrayLike, clusters: Sequence[str] | np.ndarray, flips: int = 10_000) -> Difference:
+    """Mean of `a - b` over the same items in the same order, clustered.
+
+    p is that of a sign-flip permutation test over the clusters' sums: under "no difference" each cluster's sum is as
+    likely as its negative. The flips come from a fixed seed, so the same data gives the same p.
+    """
+    d = np.asarray(a, dtype=float) - np.asarray(b, dtype=float)
+    n = len(d)
+    if n == 0:
+        return Difference(math.nan, math.nan, math.nan, math.nan, 0, 0, 0)
+    interval = _difference_interval(d, clusters)
+    sums = np.bincount(cluster_numbers(clusters), weights=d)
+    sums = sums[sums != 0]
+    signs = np.random.default_rng(0).integers(0, 2, size=(flips, len(sums)), dtype=np.int8) * 2 - 1
+    extreme = np.abs(signs @ sums) >= abs(sums.sum()) - 1e-9
+    p = (1 + int(extreme.sum())) / (1 + flips) if len(sums) else 1.0
+    return Difference(float(d.mean()), *interval, p, n, int((d > 0).sum()), int((d < 0).sum()))
+
+
+def _difference_interval(d: np.ndarray, clusters: Sequence[str] | np.ndarray) -> tuple[float, float]:
+    count = int(cluster_numbers(clusters).max()) + 1
+    if count < 2:
+        return math.nan, math.nan
+    half = student(count - 1) * standard_error(d, clusters)
+    return float(d.mean()) - half, float(d.mean()) + half
+
+
+def chance_level(samples: Sequence[Sample]) -> float:
+    """Expected accuracy of a blind guess: the mean of 1 / options; free answers cannot be guessed and count 0."""
+    if not samples:
+        return math.nan
+    return sum(1 / len(s.options) if s.options else 0.0 for s in samples) / len(samples)
