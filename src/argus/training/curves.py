@@ -9,6 +9,18 @@ from typing import Any
 SKIP = {"epoch", "step", "learning_rate", "grad_norm", "mfu", "samples_per_second", "total_flos"}
 
 
+def quantities(log: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, list[tuple[int, float]]]]:
+    """What a log holds, by the axis it belongs on: `loss` or `share` -> name -> (step, value) pairs."""
+    names: dict[str, list[tuple[int, float]]] = {}
+    for entry in log:
+        for name, value in entry.items():
+            if name not in SKIP and not name.startswith("train_") and isinstance(value, int | float):
+                names.setdefault(name, []).append((int(entry["step"]), float(value)))
+    shares = {n: p for n, p in names.items() if all(0 <= v <= 1 for _, v in p) and n != "loss"}
+    panels = {"loss": {n: p for n, p in names.items() if n not in shares}, "share": shares}
+    return {label: panel for label, panel in panels.items() if panel}
+
+
 def draw_curves(log: Sequence[Mapping[str, Any]], out: Path, title: str = "") -> Path:
     """Draw every logged quantity over steps, losses and shares in separate panels.
 
@@ -18,16 +30,9 @@ def draw_curves(log: Sequence[Mapping[str, Any]], out: Path, title: str = "") ->
     """
     from matplotlib.figure import Figure
 
-    names: dict[str, list[tuple[int, float]]] = {}
-    for entry in log:
-        for name, value in entry.items():
-            if name not in SKIP and not name.startswith("train_") and isinstance(value, int | float):
-                names.setdefault(name, []).append((int(entry["step"]), float(value)))
-    shares = {n: p for n, p in names.items() if all(0 <= v <= 1 for _, v in p) and n != "loss"}
-    losses = {n: p for n, p in names.items() if n not in shares}
-    panels = [p for p in (losses, shares) if p]
+    panels = quantities(log)
     figure = Figure(figsize=(5.5 * max(1, len(panels)), 3.6), layout="constrained")
-    for index, (panel, label) in enumerate(zip(panels, ("loss", "share"), strict=False)):
+    for index, (label, panel) in enumerate(panels.items()):
         axes = figure.add_subplot(1, len(panels), index + 1)
         for name, points in panel.items():
             axes.plot(*zip(*points, strict=True), label=name, linewidth=1.2)
