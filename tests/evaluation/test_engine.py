@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
 
+from argus.core.sample import ImagePart
 from argus.evaluation import engine
-from argus.evaluation.engine import evaluate
+from argus.evaluation.engine import MemoryRecords, evaluate
 from argus.evaluation.options import EvaluationOptions
+from argus.evaluation.results import EvaluationResult
 from argus.evaluation.scenarios.base import Group
 
 from .conftest import QUESTIONS, naive_score, question
@@ -58,3 +61,129 @@ def test_accuracy_equals_the_naive_argmax(ask, model, processor, groups):
     # options 3, 4 and 2 for the three questions: chance (1/3 + 1/4 + 1/2) / 3
     assert result.chance["all"] == pytest.approx((1 / 3 + 1 / 4 + 1 / 2) / 3)
     assert len(result.examples) == 12
+
+
+def test_groups_of_numbers(ask, groups):
+    for n, family in enumerate(("colour", "count", "existence")):
+        for group in groups:
+            group.samples[n].metadata["family"] = family
+    result = ask(metrics=["accuracy", "visual_tokens", "kv_bytes"], cost_samples=3, examples=4)
+    rows = result.measurements["accuracy"]
+    assert set(rows) == {"all", "colour", "count", "existence"}
+    assert rows["all"].value == pytest.approx(sum(rows[f].value for f in ("colour", "count", "existence")) / 3)
+    assert (rows["all"].n, rows["count"].n) == (15, 5)
+    assert rows["all"].low <= rows["all"].value <= rows["all"].high
+    assert result.measurements["visual_tokens"]["all"].value == 16
+    assert result.measurements["kv_bytes"]["all"].n == 3
+    assert len(result.examples) == 4
+    assert EvaluationResult.from_record(json.loads(json.dumps(result.record()))) == result
+
+
+def test_blind_answers_do_not_see_the_picture(ask, groups):
+    records = MemoryRecords()
+    result = ask(records, blind=True)
+    blind = [r for r in records.rows if r.get("blind")]
+    assert len(blind) == 15
+    by_question = {}
+    for row in blind:
+        by_question.setdefault(row["question"], []).append(row["option_scores"])
+    for rows in by_question.values():  # the same question about five pictures scores the same
+        for row in rows[1:]:
+            assert row == pytest.approx(rows[0], abs=1e-4)
+    assert result.measurements["accuracy"]["blind"].n == 15
+    assert result.asked == 15
+
+
+def test_batch_size_changes_nothing(ask):
+    answers = []
+    for size in (1, 2, 5):
+        records = MemoryRecords()
+        ask(records, batch_size=size)
+        answers.append([(r["id"], r["answer"]) for r in records.rows if r["kind"] == "answer"])
+    assert answers[0] == answers[1] == answers[2]
+
+
+def test_a_missing_picture_is_recorded_not_scored(ask, groups, tmp_path):
+    for sample in groups[3].samples:
+        sample.messages[0].content[0] = ImagePart(tmp_path / "gone.png")
+    torn = tmp_path / "torn.png"
+    torn.write_bytes(b"\x89PNG\r\n\x1a\nnothing")
+    groups[4].samples[0].messages[0].content[0] = ImagePart(torn)
+    for sample in groups[4].samples[1:]:
+        sample.messages[0].content[0] = groups[4].samples[0].messages[0].content[0]
+    records = MemoryRecords()
+    result = ask(records)
+    assert (result.asked, result.answered) == (15, 9)
+    assert result.measurements["accuracy"]["all"].n == 9
+    assert result.unreadable == pytest.approx(6 / 15)
+    reasons = [r["error"] for r in records.rows if r.get("error")]
+    assert len(reasons) == 6
+    assert sum("gone.png" in r for r in reasons) == 3
+
+
+def test_what_the_scenario_could_not_read_is_counted(ask, groups):
+    groups.append(Group("p9", [], {"data.jsonl:7": "torn line"}))
+    result = ask()
+    assert (result.asked, result.answered, result.errors) == (16, 15, {"torn line": 1})
+
+
+def test_questions_without_options_are_skipped_by_likelihood(ask, groups):
+    groups[0].samples[0].options = []
+    result = ask()
+    assert result.skipped == {"has no options to choose from": 1}
+    assert (result.asked, result.answered, sum(result.errors.values())) == (15, 14, 0)
+    assert ask(inferencer={"generate": {"max_new_tokens": 2}}).answered == 15
+
+
+def test_a_failing_question_does_not_stop_the_others(ask, monkeypatch):
+    score = engine.LocalModel.score
+
+    def fails(self, questions, mean):
+        if any(q.group == "p3" for q in questions):
+            raise RuntimeError("out of memory")
+        return score(self, questions, mean)
+
+    monkeypatch.setattr(engine.LocalModel, "score", fails)
+    result = ask()
+    assert result.errors == {"RuntimeError: out of memory": 3}
+    assert result.answered == 12
+
+
+def test_a_model_that_fails_at_everything_is_an_error(ask, monkeypatch):
+    def fails(self, questions, mean):
+        raise RuntimeError("no such kernel")
+
+    monkeypatch.setattr(engine.LocalModel, "score", fails)
+    with pytest.raises(RuntimeError, match="no such kernel"):
+        ask()
+
+
+def test_a_resumed_run_ends_with_the_same_numbers(ask):
+    whole = MemoryRecords()
+    expected = ask(whole, metrics=["accuracy", "visual_tokens"], cost_samples=2)
+    for stop in (1, 4, 7, 16):  # records that survived: inside and between batches
+        part = MemoryRecords(list(whole.rows[:stop]))
+        result = ask(part, metrics=["accuracy", "visual_tokens"], cost_samples=2)
+        assert len({r["id"] for r in part.rows}) == len(part.rows) == len(whole.rows)
+        assert result.measurements == expected.measurements
+        scores = {r["id"]: r.get("option_scores") for r in part.rows}
+        assert scores == {r["id"]: r.get("option_scores") for r in whole.rows}  # to the last bit
+
+
+def test_finished_runs_ask_nothing(ask, monkeypatch):
+    records = MemoryRecords()
+    first = ask(records)
+
+    def never(self, questions, mean):
+        raise AssertionError("asked again")
+
+    monkeypatch.setattr(engine.LocalModel, "score", never)
+    assert ask(records) == first
+
+
+def test_a_fresh_seed_is_drawn_once_and_kept(ask):
+    records = MemoryRecords()
+    seed = ask(records, seed="fresh").seed
+    assert seed > 0
+    assert ask(records, seed="fresh").seed == seed
+    assert ask(seed=5).seed == 5

@@ -109,6 +109,32 @@ def test_bigger_pictures_do_not_mix_with_smaller_ones(model, processor, question
     assert scores[-1] == pytest.approx([naive_score(model, processor, big, o) for o in big.sample.options], abs=1e-4)
 
 
+def test_a_model_that_looks_ahead_is_not_shared(model, processor, questions, caplog):
+    """A prefix language model: tokens of a prompt see each other in both directions, so the picture sees the question."""
+
+    def look_ahead(layer, args, kwargs):
+        length = args[0].shape[1]
+        if kwargs["past_key_values"].get_seq_length() == 0 or kwargs["attention_mask"].shape[-1] == length:
+            kwargs["attention_mask"] = torch.zeros(1, 1, length, length)
+        return args, kwargs
+
+    handle = model.get_decoder().layers[0].register_forward_pre_hook(look_ahead, with_kwargs=True)
+    asked = LocalModel(model, processor)
+    try:
+        asked.score(questions[:2], mean=False)
+    finally:
+        handle.remove()
+    assert not asked.shares
+    assert "cannot be shared" in caplog.text
+
+
+def test_sharing_is_kept_where_it_is_exact(model, processor, questions, caplog):
+    asked = LocalModel(model, processor)
+    asked.score(questions, mean=False)
+    assert asked.shares
+    assert not caplog.text
+
+
 def test_packed_tokens_see_their_own_path_only():
     """Stem [5, 6] with answers [7, 8] and [9]; stem [4] with answer [3, 2]. Behind a prefix of 10 tokens."""
     packed = pack([[Tree([5, 6], [[7, 8], [9]]), Tree([4], [[3, 2]])]], prefix=10)

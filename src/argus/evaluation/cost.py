@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode, sdpa_flop
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from argus.evaluation.inferencers.base import Question
 
@@ -107,10 +107,13 @@ def _now(device: torch.device) -> float:
 
 
 def _flop_counter() -> FlopCounterMode:
-    # PyTorch counts the fused attention of GPUs; this adds the CPU's.
-    return FlopCounterMode(
-        display=False, custom_mapping={torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: sdpa_flop}
-    )
+    """PyTorch's counter, which knows the fused attention of GPUs, and the CPU's besides."""
+
+    def attention(query: torch.Size, key: torch.Size, value: torch.Size, *_: Any, **__: Any) -> int:
+        return sdpa_flop_count(query, key, value)
+
+    fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    return FlopCounterMode(display=False, custom_mapping={fused: attention})
 
 
 def _parts(model: nn.Module, counter: FlopCounterMode) -> dict[str, float]:

@@ -8,6 +8,7 @@ follow.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,9 +17,12 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from argus.core.errors import ModelError
 from argus.evaluation.inferencers.base import Answer, Question
 from argus.evaluation.prompts import Prompt, Prompter
-from argus.evaluation.tree import Tree, additive, branch_scores, pack
+from argus.evaluation.tree import Packed, Tree, additive, branch_scores, pack
+
+logger = logging.getLogger(__name__)
 
 ROW_TOKENS = 1024  # longest packed row; longer ones are asked in rounds, as attention grows with the square
 
@@ -51,13 +55,14 @@ class LocalModel:
         self.pad = pad if pad is not None else min(self.ends, default=0)
         self.plain_positions = plain_positions(model)
         self.shares = takes_masks(model) and not getattr(attachment, "depends_on_question", False)
+        self.checked = False
 
     def score(self, questions: Sequence[Question], mean: bool) -> list[list[float]]:
         """Log-probability of each option as the model's whole turn, end included; divided by its tokens if `mean`."""
         prompts = self.prompter.prompts(questions, options=True)
         scores: list[list[float]] = [[] for _ in questions]
         with torch.inference_mode():
-            if not self.shares:
+            if not self.sharing(questions, prompts):
                 self._score_alone(questions, prompts, mean, scores)
                 return scores
             trees = [Tree(p.tail, p.options) for p in prompts]
@@ -71,7 +76,7 @@ class LocalModel:
         prompts = self.prompter.prompts(questions, options=False)
         tokens: list[list[int]] = [[] for _ in questions]
         with torch.inference_mode():
-            if not self.shares:
+            if not self.sharing(questions, prompts):
                 self._generate_alone(questions, prompts, max_new_tokens, tokens)
             else:
                 for prefix in self._prefixes(questions, prompts):
@@ -79,6 +84,38 @@ class LocalModel:
                         self._generate_round(prefix, round_, prompts, max_new_tokens, tokens)
         texts = self.prompter.tokenizer.batch_decode(tokens, skip_special_tokens=True)
         return [Answer(text.strip(), tokens=len(t)) for text, t in zip(texts, tokens, strict=True)]
+
+    def sharing(self, questions: Sequence[Question], prompts: Sequence[Prompt]) -> bool:
+        """Whether prefixes are shared: where nothing speaks against it, and the first question proves it exact.
+
+        The proof is the distribution of the first answer token, asked both ways. Models whose attention looks ahead within
+        the prompt, or that compute positions in their own way, fail it and are asked one question at a time.
+        """
+        if self.shares and not self.checked and questions:
+            self.checked = True
+            shown = next((i for i, q in enumerate(questions) if q.images), 0)
+            question, prompt = [questions[shown]], [prompts[shown]]
+            (prefix,) = self._prefixes(question, prompt)
+            shared = self._feed(prefix, pack([[Tree(prompt[0].tail, [])]], prefix.length, self.model.device))
+            ((_, inputs),) = self.alone(question, prompt)
+            self._same_tokens(question[0], inputs["input_ids"])
+            alone = self.model(**inputs, logits_to_keep=1).logits
+            gap = float((shared[0, -1].float().log_softmax(-1) - alone[0, -1].float().log_softmax(-1)).abs().max())
+            self.shares = gap < (1e-3 if self.model.dtype == torch.float32 else 0.5)
+            if not self.shares:
+                logger.warning(
+                    "prefixes cannot be shared here (log-probabilities differ by %.2g): asking one by one", gap
+                )
+        return self.shares
+
+    def _same_tokens(self, question: Question, ids: Tensor) -> None:
+        """Refuses processors that tokenise the text behind a picture otherwise when they see it whole."""
+        text = [self.prompter.text(question)]
+        whole = self.processor(
+            text=text, **({"images": question.images} if question.images else {}), return_tensors="pt"
+        )
+        if whole["input_ids"].tolist() != ids.tolist():
+            raise ModelError("the processor tokenises text behind a picture differently from text alone")
 
     def picture_inputs(self, questions: Sequence[Question], prompts: Sequence[Prompt]) -> dict[str, Tensor]:
         """The processor's tensors for the heads of questions, pictures included."""
@@ -103,13 +140,34 @@ class LocalModel:
             if not head:
                 yield _Prefix(None, 0, bucket)
                 continue
-            firsts = [members[0] for members in bucket]
-            inputs = self.picture_inputs([questions[i] for i in firsts], [prompts[i] for i in firsts])
-            mask = inputs.pop("attention_mask")
-            output = self.model(**inputs, attention_mask=mask, use_cache=True, logits_to_keep=1)
-            yield _Prefix(output.past_key_values, mask.shape[1], bucket)
+            inputs = self._heads(bucket, questions, prompts)
+            if inputs["attention_mask"].all():
+                yield self._prefill(inputs, bucket)
+            else:  # the processor cut pictures of one size differently after all
+                for members in bucket:
+                    yield self._prefill(self._heads([members], questions, prompts), [members])
+
+    def _heads(
+        self, bucket: list[list[int]], questions: Sequence[Question], prompts: Sequence[Prompt]
+    ) -> dict[str, Tensor]:
+        firsts = [members[0] for members in bucket]
+        return self.picture_inputs([questions[i] for i in firsts], [prompts[i] for i in firsts])
+
+    def _prefill(self, inputs: dict[str, Tensor], bucket: list[list[int]]) -> _Prefix:
+        output = self.model(**inputs, use_cache=True, logits_to_keep=1)
+        return _Prefix(output.past_key_values, inputs["input_ids"].shape[1], bucket)
 
     # -- what hangs on them
+
+    def _feed(self, prefix: _Prefix, packed: Packed) -> Tensor:
+        """Logits (R, needed, V) of packed trees behind a prefix."""
+        return self._extend(
+            prefix,
+            input_ids=packed.ids,
+            attention_mask=packed.mask(prefix.length, self.model.dtype),
+            position_ids=packed.positions,
+            logits_to_keep=packed.needed,
+        ).logits
 
     def _extend(self, prefix: _Prefix, **inputs: Any) -> Any:
         """A forward pass behind a prefix; the cache then holds the new tokens too."""
@@ -130,15 +188,9 @@ class LocalModel:
             prefix.length,
             self.model.device,
         )
-        output = self._extend(
-            prefix,
-            input_ids=packed.ids,
-            attention_mask=packed.mask(prefix.length, self.model.dtype),
-            position_ids=packed.positions,
-            logits_to_keep=packed.needed,
-        )
+        logits = self._feed(prefix, packed)
         prefix.cache.crop(-packed.ids.shape[1])
-        sums, counts = branch_scores(output.logits, packed)
+        sums, counts = branch_scores(logits, packed)
         values = iter((sums / counts if mean else sums).tolist())
         for i in (i for row in round_ for i in row):
             scores[i] = [next(values) for _ in prompts[i].options]
@@ -154,13 +206,8 @@ class LocalModel:
         """Decodes all questions of a round side by side: each step feeds one token per question."""
         device = self.model.device
         packed = pack([[Tree(prompts[i].tail, []) for i in row] for row in round_], prefix.length, device)
-        logits = self._extend(
-            prefix,
-            input_ids=packed.ids,
-            attention_mask=packed.mask(prefix.length, self.model.dtype),
-            position_ids=packed.positions,
-            logits_to_keep=packed.needed,
-        ).logits  # (R, S, V), one column per question: a tree without branches needs its stem's end only
+        # (R, S, V), one column per question: a tree without branches needs its stem's end only
+        logits = self._feed(prefix, packed)
         owner = packed.tree  # (R, T) whose token each cached one behind the prefix is
         stream = packed.tree[:, -packed.needed :]  # (R, S); -1 where a row has fewer questions
         position = packed.positions[:, -packed.needed :]
@@ -260,8 +307,10 @@ class LocalModel:
 
 
 def takes_masks(model: PreTrainedModel) -> bool:
-    """Whether packed trees are worth trying: causal attention over the whole past, by a kernel that takes any mask, and one
-    position number per token."""
+    """Whether packed trees are worth trying.
+
+    They need causal attention over the whole past, by a kernel that takes any mask, and one position number per token.
+    """
     text = model.config.get_text_config()
     layers = getattr(text, "layer_types", None) or []
     sliding = getattr(text, "sliding_window", None) if getattr(text, "use_sliding_window", True) else None

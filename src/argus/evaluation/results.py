@@ -85,8 +85,7 @@ def summarise(records: Iterable[Mapping[str, Any]], metrics: Metrics, examples: 
             asked += not blind
             if record.get("error") or record.get("skipped"):
                 if not blind:
-                    errors[record["error"]] += bool(record.get("error"))
-                    skipped[record["skipped"]] += bool(record.get("skipped"))
+                    (errors if record.get("error") else skipped)[record.get("error") or record["skipped"]] += 1
                 continue
             answered += not blind
             seconds += record["seconds"]
@@ -114,8 +113,8 @@ def summarise(records: Iterable[Mapping[str, Any]], metrics: Metrics, examples: 
         chance={g: sum(c) / len(c) for g, c in guesses.items() if g not in drop},
         asked=asked,
         answered=answered,
-        errors=dict(+errors),
-        skipped=dict(+skipped),
+        errors=dict(errors),
+        skipped=dict(skipped),
         examples=[*wrong, *shown[True]][:examples],
         seed=seed,
         seconds=seconds,

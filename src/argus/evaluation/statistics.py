@@ -55,14 +55,12 @@ class Difference:
 
 
 def student(df: int) -> float:
-    """97.5 % point of Student's t (expansion in 1/df, Abramowitz & Stegun 26.7.5; exact to 0.5 % from df = 3 on)."""
-    z, d = Z95, max(df, 1)
-    return (
-        z
-        + (z**3 + z) / (4 * d)
-        + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * d**2)
-        + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * d**3)
-    )
+    """97.5 % point of Student's t: tabled to 4, from there the expansion in 1 / df (Abramowitz & Stegun 26.7.5)."""
+    if df <= 4:
+        return (12.706, 4.303, 3.182, 2.776)[max(df, 1) - 1]
+    z = Z95
+    terms = (z**3 + z) / 4, (5 * z**5 + 16 * z**3 + 3 * z) / 96, (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
+    return z + sum(term / df**k for k, term in enumerate(terms, start=1))
 
 
 def cluster_numbers(clusters: Sequence[str] | np.ndarray) -> np.ndarray:
@@ -101,11 +99,10 @@ def mean(scores: ArrayLike, clusters: Sequence[str] | np.ndarray, unit: str = "s
     count = int(cluster_numbers(clusters).max()) + 1
     if count < 2:
         return Measurement(m, 0.0 if unit == "share" else math.nan, 1.0 if unit == "share" else math.nan, n, unit)
-    t, error = student(count - 1), standard_error(s, clusters)
+    t, error, variance = student(count - 1), standard_error(s, clusters), float(s.var(ddof=1))
     if not np.isin(s, (0.0, 1.0)).all():
         return Measurement(m, m - t * error, m + t * error, n, unit)
-    naive = s.var(ddof=1) / n
-    effective = n / max(1.0, error**2 / naive) if naive > 0 else float(count)
+    effective = n / max(1.0, error**2 / (variance / n)) if variance > 0 else float(count)
     centre = (m + t**2 / (2 * effective)) / (1 + t**2 / effective)
     half = t / (1 + t**2 / effective) * math.sqrt(m * (1 - m) / effective + t**2 / (4 * effective**2))
     return Measurement(m, max(0.0, centre - half), min(1.0, centre + half), n, unit)

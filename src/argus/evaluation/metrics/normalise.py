@@ -1,4 +1,4 @@
-"""Named, versioned forms in which answers are compared: a changed rule gets a new name, and results say which they used."""
+"""Named, versioned forms in which answers are compared; a changed rule gets a new name."""
 
 from __future__ import annotations
 
