@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from argus.evaluation import local
+from argus.evaluation import together
 from argus.evaluation.inferencers.base import Question
 from argus.evaluation.instructions.blind import Blind, BlindOptions
 from argus.evaluation.local import LocalModel
@@ -63,7 +63,7 @@ def test_questions_one_at_a_time_give_the_same(model, processor, questions):
 
 def test_long_rows_are_asked_in_rounds(model, processor, questions, monkeypatch):
     whole = LocalModel(model, processor).score(questions, mean=False)
-    monkeypatch.setattr(local, "ROW_TOKENS", 40)  # one question per round
+    monkeypatch.setattr(together, "ROW_TOKENS", 40)  # one question per round
     for a, b in zip(LocalModel(model, processor).score(questions, mean=False), whole, strict=True):
         assert a == pytest.approx(b, abs=1e-4)
 
@@ -83,7 +83,7 @@ def test_generation_stops_at_the_end_of_the_turn(model, processor, questions, sh
     expected = [naive_answer(model, processor, q, 6) for q in questions]
     stopped = LocalModel(model, processor)
     stopped.shares = shares
-    stopped.ends = {expected[0][2]}  # as if the third token of the first answer ended a turn
+    stopped.held.ends = {expected[0][2]}  # as if the third token of the first answer ended a turn
     lengths = [e.index(expected[0][2]) if expected[0][2] in e else 6 for e in expected]
     assert [a.tokens for a in stopped.generate(questions, 6)] == lengths
     assert min(lengths) < 6
@@ -99,7 +99,7 @@ def test_left_padding_equals_no_padding(model, processor, questions):
     batch = model.generate(**inputs, do_sample=False, max_new_tokens=5, eos_token_id=None)
     decoded = processor.tokenizer.batch_decode(batch[:, inputs.input_ids.shape[1] :], skip_special_tokens=True)
     alone = LocalModel(model, processor)
-    alone.ends = set()
+    alone.held.ends = set()
     assert [a.text for a in alone.generate(questions, 5)] == [d.strip() for d in decoded]
 
 
@@ -110,7 +110,7 @@ def test_bigger_pictures_do_not_mix_with_smaller_ones(model, processor, question
 
 
 def test_a_model_that_looks_ahead_is_not_shared(model, processor, questions, caplog):
-    """A prefix language model: tokens of a prompt see each other in both directions, so the picture sees the question."""
+    """A prefix language model: tokens of a prompt see each other in both directions; pictures see the question."""
 
     def look_ahead(layer, args, kwargs):
         length = args[0].shape[1]

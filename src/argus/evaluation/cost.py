@@ -59,8 +59,8 @@ class Cost:
 
 def measure(asked: LocalModel, question: Question, decode: int = 16, repeats: int = 3) -> Cost:
     """Measure one question; time is the best of `repeats`, after one run that warms up and counts."""
-    model = asked.model
-    ((_, inputs),) = asked.alone([question], asked.prompter.prompts([question], options=False))
+    held, model = asked.held, asked.held.model
+    (inputs,) = asked.alone.inputs([question], held.prompter.prompts([question], options=False))
     length = inputs["input_ids"].shape[1]
     image_token = getattr(model.config, "image_token_id", None)
     text = length if image_token is None else int((inputs["input_ids"] != image_token).sum())
@@ -86,7 +86,7 @@ def measure(asked: LocalModel, question: Question, decode: int = 16, repeats: in
                 attention_mask=ones,
                 past_key_values=output.past_key_values,
                 use_cache=True,
-                **asked.positions(ones.shape[1] - 1, token),
+                **held.positions(ones.shape[1] - 1, token),
             )
             token = output.logits[:, -1:].argmax(-1)
         seconds = _now(model.device) - start

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from heapq import heappop, heappush
 from typing import Any
+from zlib import crc32
 
 from argus.evaluation.metrics.base import AnswerMetric, CostMetric
 from argus.evaluation.statistics import Measurement
@@ -26,7 +28,7 @@ class EvaluationResult:
         answered: questions that were answered.
         errors: reason -> questions that could not be read or asked; they count in no number.
         skipped: reason -> questions that this inferencer cannot ask.
-        examples: records of some answers, right and wrong ones.
+        examples: records of some answers, the same questions for every variant.
         seed: which part of the scenario was asked.
         seconds: time spent answering.
     """
@@ -68,7 +70,7 @@ def summarise(records: Iterable[Mapping[str, Any]], metrics: Metrics, examples: 
     guesses: dict[str, list[float]] = defaultdict(list)
     errors: Counter[str] = Counter()
     skipped: Counter[str] = Counter()
-    shown: dict[bool, list[dict[str, Any]]] = {True: [], False: []}
+    shown: list[tuple[int, int, dict[str, Any]]] = []  # a heap of the examples, the next to go first
     asked = answered = seed = 0
     seconds = 0.0
     domains: set[str] = set()
@@ -98,8 +100,10 @@ def summarise(records: Iterable[Mapping[str, Any]], metrics: Metrics, examples: 
             if not blind:
                 for group in groups:
                     guesses[group].append(1 / len(record["options"]) if record["options"] else 0.0)
-                if len(shown[bool(record["correct"])]) < examples:
-                    shown[bool(record["correct"])].append(dict(record))
+                # The ids with the least checksums: any variant shows the same questions, whatever it answered.
+                heappush(shown, (-crc32(record["id"].encode()), answered, dict(record)))
+                if len(shown) > examples:
+                    heappop(shown)
     drop = {f"domain {d}" for d in domains} if len(domains) < 2 else set()
     measurements: dict[str, dict[str, Measurement]] = {name: {} for name in metrics}
     for (metric, group), row in values.items():
@@ -107,7 +111,6 @@ def summarise(records: Iterable[Mapping[str, Any]], metrics: Metrics, examples: 
             measurements[metric][group] = metrics[metric].measure(row, clusters[metric, group])
     for name, metric_ in metrics.items():
         measurements[name].setdefault("all", metric_.measure([], []))
-    wrong = shown[False][: max(examples - len(shown[True]), (examples + 1) // 2)]
     return EvaluationResult(
         measurements=measurements,
         chance={g: sum(c) / len(c) for g, c in guesses.items() if g not in drop},
@@ -115,7 +118,7 @@ def summarise(records: Iterable[Mapping[str, Any]], metrics: Metrics, examples: 
         answered=answered,
         errors=dict(errors),
         skipped=dict(skipped),
-        examples=[*wrong, *shown[True]][:examples],
+        examples=[record for _, _, record in sorted(shown, key=lambda row: row[2]["id"])],
         seed=seed,
         seconds=seconds,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from argus.core import registry
 from argus.core.sample import Sample
@@ -28,6 +28,7 @@ class AnswerMetric(ABC):
 
     Options: ClassVar[type[registry.Options]]
     unit: ClassVar[str] = "share"
+    better: ClassVar[Literal["higher", "lower"]] = "higher"
 
     def __init__(self, options: registry.Options) -> None:
         self.options = options
@@ -54,7 +55,8 @@ class CostMetric(ABC):
 
     Options = NoOptions
     unit: ClassVar[str]
-    middle: ClassVar[str] = "mean"
+    better: ClassVar[Literal["higher", "lower"]] = "lower"
+    middle: ClassVar[Literal["mean", "median"]] = "mean"
 
     def __init__(self, options: registry.Options) -> None:
         self.options = options

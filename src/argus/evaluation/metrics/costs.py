@@ -28,7 +28,7 @@ class TimeToFirstToken(CostMetric):
 class DecodeRate(CostMetric):
     """Tokens per second after the first, one question at a time."""
 
-    unit, middle = "tokens/s", "median"
+    unit, middle, better = "tokens/s", "median", "higher"
 
     def read(self, cost: Cost) -> dict[str, float]:
         return {"all": cost.decode_tokens_per_s}

@@ -1,0 +1,83 @@
+"""Asking one question at a time, for what cannot share a prefix: the plain way, which is right for every model.
+
+A question's whole prompt is prefilled by itself, so a reduction that looks at the question sees it, and the options
+follow behind its cache. Pictures are read and encoded for the model once per group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from argus.evaluation.held import HeldModel
+from argus.evaluation.inferencers.base import Question
+from argus.evaluation.prompts import Prompt
+
+
+class Alone:
+    """Scores and generates question by question."""
+
+    def __init__(self, held: HeldModel) -> None:
+        self.held, self.model = held, held.model
+
+    def score(self, questions: Sequence[Question], prompts: Sequence[Prompt], mean: bool) -> list[list[float]]:
+        """Log-probability of each option of each question."""
+        scores = []
+        for prompt, inputs in zip(prompts, self.inputs(questions, prompts), strict=True):
+            output = self.model(**inputs, use_cache=True, logits_to_keep=1)
+            longest = max(map(len, prompt.options))
+            rows = [option + [-1] * (longest - len(option)) for option in prompt.options]
+            target = torch.tensor(rows, device=self.held.device)  # (O, T)
+            logits = output.logits[:, -1:].expand(len(rows), -1, -1)  # (O, 1, V)
+            if longest > 1:
+                cache, length = output.past_key_values, inputs["input_ids"].shape[1]
+                cache.batch_repeat_interleave(len(rows))
+                more = self.model(
+                    input_ids=target[:, :-1].clamp(min=0),
+                    attention_mask=target.new_ones(len(rows), length + longest - 1),
+                    past_key_values=cache,
+                    use_cache=True,
+                    **self.held.positions(length, target[:, :-1]),
+                )
+                logits = torch.cat([logits, more.logits], dim=1)  # (O, T, V)
+            logp = logits.float().log_softmax(-1).gather(-1, target.clamp(min=0)[..., None])[..., 0]
+            real = target >= 0
+            sums = (logp * real).sum(1)
+            scores.append((sums / real.sum(1) if mean else sums).tolist())
+        return scores
+
+    def generate(
+        self, questions: Sequence[Question], prompts: Sequence[Prompt], max_new_tokens: int
+    ) -> list[list[int]]:
+        """Greedy tokens of each answer, the end of the turn left out."""
+        answers = []
+        for inputs in self.inputs(questions, prompts):
+            sequence = self.model.generate(  # type: ignore[operator]
+                **inputs,
+                do_sample=False,
+                num_beams=1,
+                max_new_tokens=max_new_tokens,
+                eos_token_id=sorted(self.held.ends) or None,
+                pad_token_id=self.held.pad,
+            )
+            tokens = sequence[0, inputs["input_ids"].shape[1] :].tolist()
+            end = next((i for i, token in enumerate(tokens) if token in self.held.ends), len(tokens))
+            answers.append(tokens[:end])
+        return answers
+
+    def inputs(self, questions: Sequence[Question], prompts: Sequence[Prompt]) -> Iterator[dict[str, Tensor]]:
+        """The inputs of each question's whole prompt; pictures are prepared once per group."""
+        known: tuple[str, str] | None = None
+        heads: dict[str, Tensor] = {}
+        for question, prompt in zip(questions, prompts, strict=True):
+            tail = torch.tensor([prompt.tail], device=self.held.device)
+            ones, zeros = torch.ones_like(tail), torch.zeros_like(tail)
+            if not prompt.head:
+                yield {"input_ids": tail, "attention_mask": ones}
+                continue
+            if known != (question.group, prompt.head):
+                known, heads = (question.group, prompt.head), self.held.head_inputs([question], [prompt])
+            more = {"input_ids": tail, "attention_mask": ones, "token_type_ids": zeros, "mm_token_type_ids": zeros}
+            yield {k: torch.cat([v, more[k]], dim=1) if k in more else v for k, v in heads.items()}

@@ -1,0 +1,72 @@
+"""A model and its processor, with what every way of asking needs from them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from argus.evaluation.inferencers.base import Question
+from argus.evaluation.prompts import Prompt, Prompter
+
+
+class HeldModel:
+    """A Hugging Face model, its processor, and what is attached to it.
+
+    Args:
+        model: any image-text-to-text or causal language model of transformers.
+        processor: its processor (or tokenizer, for a model without pictures).
+        attachment: what is attached to it, if anything.
+    """
+
+    def __init__(self, model: PreTrainedModel, processor: Any, attachment: Any = None) -> None:
+        self.model, self.processor, self.attachment = model, processor, attachment
+        self.prompter = Prompter(processor)
+        self.tokenizer = self.prompter.tokenizer
+        ends = model.generation_config.eos_token_id if model.generation_config else None
+        self.ends = {*(ends if isinstance(ends, list) else [ends]), self.tokenizer.eos_token_id} - {None}
+        self.pad = next((t for t in (self.tokenizer.pad_token_id, *self.ends) if t is not None), 0)
+
+    @property
+    def device(self) -> torch.device:
+        """Where inputs go."""
+        return self.model.device
+
+    def head_inputs(self, questions: Sequence[Question], prompts: Sequence[Prompt]) -> dict[str, Tensor]:
+        """The processor's tensors for the heads of questions, pictures included."""
+        images = [image for q in questions for image in q.images]
+        inputs = self.processor(text=[p.head for p in prompts], images=images, padding=True, return_tensors="pt")
+        return {k: v.to(self.device) for k, v in inputs.items()}
+
+    def whole_ids(self, question: Question) -> Tensor:
+        """(1, S) ids that the processor gives for a whole prompt, to check those put together from parts."""
+        images = {"images": question.images} if question.images else {}
+        return self.processor(text=[self.prompter.text(question)], **images, return_tensors="pt")["input_ids"]
+
+    def positions(self, start: int, ids: Tensor) -> dict[str, Tensor]:
+        """Position ids of tokens behind `start` others, for models that do not compute them from the picture's grid."""
+        if not plain_positions(self.model):
+            return {}
+        return {"position_ids": (start + torch.arange(ids.shape[1], device=ids.device)).expand(ids.shape[0], -1)}
+
+
+def takes_masks(model: PreTrainedModel) -> bool:
+    """Whether packed trees are worth trying.
+
+    They need causal attention over the whole past, by a kernel that takes any mask, and one position number per token.
+    """
+    text = model.config.get_text_config()
+    layers = getattr(text, "layer_types", None) or []
+    sliding = getattr(text, "sliding_window", None) if getattr(text, "use_sliding_window", True) else None
+    kernel = getattr(text, "_attn_implementation", "eager") or "eager"
+    return plain_positions(model) and set(layers) <= {"full_attention"} and not sliding and kernel in ("sdpa", "eager")
+
+
+def plain_positions(model: PreTrainedModel) -> bool:
+    """Whether positions are simply 0, 1, 2, ... (not rows and columns of pictures, as in mRoPE)."""
+    text = model.config.get_text_config()
+    rope = {**(getattr(text, "rope_scaling", None) or {}), **(getattr(text, "rope_parameters", None) or {})}
+    return "mrope_section" not in rope
