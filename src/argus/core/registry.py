@@ -101,15 +101,18 @@ def options_type(kind: str, name: str) -> type[Options]:
     return component(kind, name).load().Options
 
 
-def build(kind: str, name: str, options: Mapping[str, Any] | Options | None = None) -> Any:
+def build(kind: str, name: str, options: Mapping[str, Any] | Options | None = None, **context: Any) -> Any:
     """Build a component from its name and options.
+
+    Args:
+        context: what a kind's constructors take beside the options (a connector: the widths it joins).
 
     Raises:
         UnknownNameError: no such name.
         RecipeError: options of the wrong name, type or range; the message names the field and the nearest valid one.
     """
     cls = component(kind, name).load()
-    return cls(check_options(kind, name, cls.Options, options))
+    return cls(check_options(kind, name, cls.Options, options), **context)
 
 
 def check_options(kind: str, name: str, model: type[Options], options: Mapping[str, Any] | Options | None) -> Options:

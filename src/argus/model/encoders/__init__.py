@@ -3,11 +3,11 @@
 from argus.core.registry import Component
 
 COMPONENTS = (
-    Component("encoder", "vit", "argus.model.encoders.vit:ViT", "plain pre-norm ViT with CLS and a cheap CLS attention row"),
+    Component("encoder", "vit", "argus.model.encoders.vit:ViTEncoder", "plain pre-norm ViT with CLS and a cheap CLS attention row"),
     Component(
         "encoder",
         "transformers",
-        "argus.model.encoders.transformers_tower:TransformersTower",
+        "argus.model.encoders.transformers_tower:TransformersEncoder",
         "any vision tower of transformers (CLIP, SigLIP, DINOv2, MAE)",
     ),
 )

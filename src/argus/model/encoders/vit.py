@@ -17,11 +17,25 @@ import math
 from typing import Any
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import PretrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
 
+from argus.core.registry import Options
 from argus.model.features import VisualFeatures
+
+
+class ViTOptions(Options):
+    """Sizes of a ViT made from nothing."""
+
+    hidden_size: int = Field(192, ge=8, description="width of the tokens")
+    num_hidden_layers: int = Field(6, ge=2, description="blocks")
+    num_attention_heads: int = Field(3, ge=1, description="attention heads; divides hidden_size")
+    intermediate_size: int = Field(768, ge=8, description="width of the MLP")
+    image_size: int = Field(96, ge=8, description="side of the pictures in pixels")
+    patch_size: int = Field(8, ge=1, description="side of a patch in pixels; divides image_size")
+    feature_layer: int = Field(-2, description="layer whose states are the tokens; -2 is LLaVA's choice")
 
 
 class ViTConfig(PretrainedConfig):
@@ -66,6 +80,19 @@ class ViTConfig(PretrainedConfig):
         self.image_mean = list(image_mean)
         self.image_std = list(image_std)
         super().__init__(**kwargs)
+
+
+class ViTEncoder:
+    """The registry's entry: options -> the config of a ViT."""
+
+    Options = ViTOptions
+
+    def __init__(self, options: ViTOptions) -> None:
+        self.options = options
+
+    def config(self) -> ViTConfig:
+        """Config of the tower."""
+        return ViTConfig(**self.options.model_dump())
 
 
 class Block(nn.Module):
@@ -120,6 +147,8 @@ class ViT(PreTrainedModel):
         self.position = nn.Parameter(torch.zeros(1, 1 + side * side, config.hidden_size))
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_hidden_layers))
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.hidden_size, self.has_cls = config.hidden_size, True
+        self.patch_size, self.image_size = config.patch_size, config.image_size
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -176,3 +205,7 @@ class ViT(PreTrainedModel):
             cls_attention=row,
             hidden_states=tuple(states) if hidden_states else None,
         )
+
+
+AutoConfig.register("argus_vit", ViTConfig, exist_ok=True)
+AutoModel.register(ViTConfig, ViT, exist_ok=True)

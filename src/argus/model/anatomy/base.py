@@ -1,0 +1,220 @@
+"""What a technique may know about a model, whatever its family.
+
+Visual tokens come in *crops*: one grid of tokens that the encoder made from one rectangle of pixels - a picture, a
+tile of a picture, or a frame of a video. A crop's tokens are numbered in raster order by their *cell*: row * columns
++ column.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from argus.core.errors import UnsupportedError
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A crop as the encoder makes it, before it has a place in a prompt.
+
+    Args:
+        picture: number of the picture or video among all that were encoded together.
+        tile: number of the crop in its picture.
+        grid: (rows, columns) of its visual tokens, after any merging.
+        lead: tokens in front of the grid that belong to the crop but have no place in the picture (a CLS token).
+    """
+
+    picture: int
+    tile: int
+    grid: tuple[int, int]
+    lead: int = 0
+
+    @property
+    def size(self) -> int:
+        """Visual tokens, leading ones included."""
+        return self.lead + self.grid[0] * self.grid[1]
+
+
+@dataclass(frozen=True, slots=True)
+class Crop:
+    """A crop in a prompt: `item` of the batch, `image` of that item, `tile` of that image, and its grid."""
+
+    item: int
+    image: int
+    tile: int
+    grid: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class VisualTokens:
+    """Where the T visual tokens of a batch are, ordered by item, then by crop, then in raster order.
+
+    Args:
+        item: (T,) row of the batch.
+        column: (T,) position in the sequence.
+        crop: (T,) index into `crops`.
+        cell: (T,) raster index in the crop's grid.
+        crops: one entry per crop.
+    """
+
+    item: Tensor
+    column: Tensor
+    crop: Tensor
+    cell: Tensor
+    crops: tuple[Crop, ...]
+
+    def __len__(self) -> int:
+        return len(self.item)
+
+    def mask(self, batch: int, length: int) -> Tensor:
+        """(batch, length) bool: whether a position holds a visual token."""
+        mask = torch.zeros(batch, length, dtype=torch.bool, device=self.item.device)
+        mask[self.item, self.column] = True
+        return mask
+
+    def spans(self) -> list[tuple[Crop, int, int]]:
+        """Each crop with its first position and the one behind its last."""
+        spans = []
+        for number, crop in enumerate(self.crops):
+            columns = self.column[self.crop == number]
+            spans.append((crop, int(columns.min()), int(columns.max()) + 1))
+        return spans
+
+
+class Anatomy(ABC):
+    """The parts of one model.
+
+    Attributes:
+        model: the model itself, without adapters around it.
+        root: the module that takes `input_ids` and pixels and calls vision tower and language model.
+        language_model: the decoder without its head.
+        vision_tower: pixels -> features.
+        projector: the connector; the vision tower itself where it is part of it.
+        layers: the decoder layers.
+        rotary: makes (cos, sin) from position ids.
+        mrope: position ids are (3, B, S) of time, row and column instead of (B, S).
+        connector_mixes: one visual token sees several patches, so that patches cannot be dropped before the connector.
+    """
+
+    mrope: bool = False
+    connector_mixes: bool = False
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self.root: nn.Module = getattr(model, "model", model)
+        self.config: Any = model.config
+        self.family: str = self.config.model_type
+        self.language_model: nn.Module = self.root.language_model  # type: ignore[assignment]
+
+    @property
+    def layers(self) -> nn.ModuleList:
+        return self.language_model.layers  # type: ignore[return-value]
+
+    @property
+    def rotary(self) -> nn.Module:
+        return self.language_model.rotary_emb  # type: ignore[return-value]
+
+    @property
+    @abstractmethod
+    def vision_tower(self) -> nn.Module: ...
+
+    @property
+    @abstractmethod
+    def projector(self) -> nn.Module: ...
+
+    @property
+    def has_cls(self) -> bool:
+        """Whether the encoder has a CLS token."""
+        return any(name.endswith(("class_embedding", "cls_token")) for name, _ in self.vision_tower.named_parameters())
+
+    # -- visual tokens of an input
+
+    def visual_token_ids(self) -> tuple[int, ...]:
+        """Token ids of the placeholders that visual tokens replace."""
+        return (int(self.config.image_token_id),)
+
+    def visual_mask(self, input_ids: Tensor) -> Tensor:
+        """(B, S) bool: which tokens are placeholders of visual tokens."""
+        return torch.isin(input_ids, torch.tensor(self.visual_token_ids(), device=input_ids.device))
+
+    @abstractmethod
+    def pieces(self, inputs: Mapping[str, Any]) -> list[Piece]:
+        """The crops that the pixels of an input become, in the order in which they are encoded."""
+
+    def visual_tokens(self, inputs: Mapping[str, Any]) -> VisualTokens:
+        """Where the visual tokens of a processor's output are."""
+        return self.locate(self.visual_mask(inputs["input_ids"]), self.pieces(inputs))
+
+    def locate(self, mask: Tensor, pieces: Sequence[Piece]) -> VisualTokens:
+        """Gives the placeholders of a batch, (B, S) bool, to the crops that fill them, in order."""
+        item, column = mask.nonzero(as_tuple=True)
+        sizes = torch.tensor([p.size for p in pieces], device=mask.device, dtype=torch.long)
+        total = sum(p.size for p in pieces)
+        if total != len(item):
+            raise UnsupportedError(f"the prompt has {len(item)} visual tokens, its pictures give {total}.")
+        crop = torch.repeat_interleave(torch.arange(len(pieces), device=mask.device), sizes, output_size=total)
+        start = sizes.cumsum(0) - sizes
+        lead = torch.tensor([p.lead for p in pieces], device=mask.device, dtype=torch.long)
+        cell = torch.arange(total, device=mask.device) - (start + lead)[crop]
+        owners = item[start].tolist()
+        crops: list[Crop] = []
+        numbers: dict[int, dict[int, int]] = {}  # item -> picture -> its number in that item
+        for piece, owner in zip(pieces, owners, strict=True):
+            seen = numbers.setdefault(owner, {})
+            crops.append(Crop(owner, seen.setdefault(piece.picture, len(seen)), piece.tile, piece.grid))
+        inner = cell >= 0
+        return VisualTokens(item[inner], column[inner], crop[inner], cell[inner], tuple(crops))
+
+    @abstractmethod
+    def vision_pixels(self, inputs: Mapping[str, Any]) -> list[Tensor]:
+        """The pixels of each crop of an input, in encoding order."""
+
+    # -- what passes through the vision tower
+
+    @abstractmethod
+    def tower_inputs(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments of a call of the vision tower, named as the processor names them."""
+
+    @property
+    @abstractmethod
+    def features_module(self) -> nn.Module:
+        """The module whose output replaces the placeholders."""
+
+    def features(self, output: Any) -> Tensor:
+        """(M, D) visual tokens in placeholder order, from the output of `features_module`."""
+        return output.flatten(0, -2)
+
+    @property
+    @abstractmethod
+    def encoder_attention(self) -> nn.Module:
+        """The attention module of the last encoder block whose output is used and whose queries see the whole crop."""
+
+    def patches_per_call(self, inputs: Mapping[str, Any], keys: int) -> int:
+        """How many of the `keys` of a call of `encoder_attention` are patches; those before them are CLS and registers."""
+        rows, columns = self.pieces(inputs)[0].grid
+        return rows * columns
+
+    def token_scores(self, patch_scores: list[Tensor], inputs: Mapping[str, Any]) -> Tensor:
+        """Scores of patches, one tensor per call of `encoder_attention`, to scores (T,) of visual tokens in crop order."""
+        return torch.cat([s.flatten() for s in patch_scores])
+
+
+def encoder_blocks(tower: nn.Module) -> nn.ModuleList:
+    """The transformer blocks of a vision tower of transformers: its longest list of modules."""
+    lists = [m for m in tower.modules() if isinstance(m, nn.ModuleList)]
+    if not lists:
+        raise UnsupportedError(f"the vision tower {type(tower).__name__} has no transformer blocks.")
+    return max(lists, key=len)
+
+
+def attention_of(block: nn.Module) -> nn.Module:
+    """The attention module of a transformer block: the one that dispatches through the attention interface."""
+    for module in block.modules():
+        if hasattr(module, "is_causal") and hasattr(module, "config"):
+            return module
+    raise UnsupportedError(f"{type(block).__name__} does not use the attention interface of transformers.")

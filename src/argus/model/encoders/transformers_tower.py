@@ -1,0 +1,173 @@
+"""Any vision tower of transformers (CLIP, SigLIP, DINOv2, ViT-MAE, ViT) as an encoder.
+
+The tower's own modules do the work; this wrapper picks the layer, splits prefix tokens from patches, and reads the attention row
+of the CLS query. That row comes from the selected block's own query and key projections, applied to its input as a hook
+sees it: softmax(q_cls K^T / sqrt(d)) over all 1 + N keys, (B, heads, N) after the CLS column is cut. No attention map is built,
+and the features are those of the plain tower.
+
+Shapes: pixels (B, 3, H, W) -> tokens (B, N, C), raster order.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from pydantic import ConfigDict, Field
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel, PretrainedConfig
+
+from argus.core.errors import ModelError, UnsupportedError
+from argus.core.registry import Options
+from argus.model.features import VisualFeatures
+
+# Prefix tokens (CLS first, then registers) by model type; SigLIP has none.
+CLS_FAMILIES = ("clip_vision_model", "dinov2", "dinov2_with_registers", "vit", "vit_mae", "deit", "metaclip_2_vision_model")
+PLAIN_FAMILIES = ("siglip_vision_model", "siglip2_vision_model")
+
+
+class TransformersOptions(Options):
+    """A vision config of transformers, by type; all further keys are its own."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    model_type: str = Field(description="model type of transformers, e.g. clip_vision_model")
+
+
+class TransformersEncoder:
+    """The registry's entry: options -> the config of a tower."""
+
+    Options = TransformersOptions
+
+    def __init__(self, options: TransformersOptions) -> None:
+        self.options = options
+
+    def config(self) -> PretrainedConfig:
+        """Config of the tower."""
+        return AutoConfig.for_model(**self.options.model_dump())
+
+
+class TransformersTower(nn.Module):
+    """Wraps a vision model of transformers.
+
+    Args:
+        config: its vision config.
+        feature_layer: index into the hidden states; -2, the next to last, is LLaVA's choice.
+
+    Raises:
+        UnsupportedError: a family whose token layout is not known here.
+    """
+
+    def __init__(self, config: PretrainedConfig, feature_layer: int = -2) -> None:
+        super().__init__()
+        kind = config.model_type
+        if kind not in (*CLS_FAMILIES, *PLAIN_FAMILIES):
+            raise UnsupportedError(
+                f"vision towers of type '{kind}' are not known", hint=f"Known: {', '.join((*CLS_FAMILIES, *PLAIN_FAMILIES))}."
+            )
+        if kind == "vit_mae":
+            config.mask_ratio = 0.0  # a tower sees the whole picture
+        self.config = config
+        self.tower = AutoModel.from_config(config)
+        self.feature_layer = feature_layer
+        self.has_cls = kind in CLS_FAMILIES
+        self.prefix = (1 + getattr(config, "num_register_tokens", 0)) if self.has_cls else 0
+        self.hidden_size, self.patch_size = config.hidden_size, config.patch_size
+        size = config.image_size
+        self.image_size = size if isinstance(size, int) else size[0]
+
+    def forward(self, pixel_values: Tensor, *, cls_attention: bool = False, hidden_states: bool = False) -> VisualFeatures:
+        """Encode tiles.
+
+        Args:
+            pixel_values: (B, 3, H, W), normalised as the tower was trained.
+            cls_attention: also give the CLS query's row of the block that made the tokens.
+            hidden_states: also give every layer's states.
+
+        Raises:
+            UnsupportedError: the row was asked of a tower without CLS.
+        """
+        if cls_attention and not self.has_cls:
+            raise UnsupportedError(f"a {self.config.model_type} tower has no CLS token, so there is no CLS attention row")
+        blocks = self.blocks()
+        index = self.feature_layer % (len(blocks) + 1)  # hidden state `index` is the output of block `index - 1`
+        inputs: list[Tensor] = []
+        hook = None
+        if cls_attention:
+            attention = _self_attention(blocks[index - 1])
+            hook = attention.register_forward_pre_hook(lambda _, args, kwargs: inputs.append(_first(args, kwargs)), with_kwargs=True)
+        try:
+            output = self.tower(pixel_values.to(self.dtype), output_hidden_states=True, **self._extra(pixel_values))
+        finally:
+            if hook is not None:
+                hook.remove()
+        states = output.hidden_states
+        state = states[index]
+        tokens = state[:, self.prefix :]
+        if self.config.model_type == "vit_mae":
+            tokens = tokens.gather(1, output.ids_restore[..., None].expand_as(tokens))  # it shuffles patches even unmasked
+        rows, columns = (s // self.patch_size for s in pixel_values.shape[-2:])
+        row = self._row(attention, inputs[0]) if cls_attention else None
+        if row is not None and self.config.model_type == "vit_mae":
+            row = row.gather(2, output.ids_restore[:, None].expand_as(row))
+        return VisualFeatures(
+            tokens=tokens,
+            grid=(rows, columns),
+            cls=state[:, 0] if self.has_cls else None,
+            prefix=state[:, : self.prefix] if self.prefix else None,
+            cls_attention=row,
+            hidden_states=tuple(states) if hidden_states else None,
+        )
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the weights."""
+        return next(self.tower.parameters()).dtype
+
+    def blocks(self) -> nn.ModuleList:
+        """The tower's transformer blocks."""
+        depth = self.config.num_hidden_layers
+        for module in self.tower.modules():
+            if isinstance(module, nn.ModuleList) and len(module) == depth:
+                return module
+        raise ModelError(f"no list of {depth} blocks in a {self.config.model_type} tower")
+
+    def _extra(self, pixels: Tensor) -> dict[str, Any]:
+        if self.config.model_type == "vit_mae":
+            # Fixed noise keeps the (then undone) shuffle, and so the result, the same in every call.
+            count = (pixels.shape[-2] // self.patch_size) * (pixels.shape[-1] // self.patch_size)
+            noise = torch.arange(count, device=pixels.device, dtype=torch.float32)
+            return {"noise": noise.expand(len(pixels), -1)}
+        return {}
+
+    def _row(self, attention: nn.Module, x: Tensor) -> Tensor:
+        """(B, heads, N) from the block's normalised input x (B, P + N, C)."""
+        q_proj, k_proj = _projections(attention)
+        heads = self.config.num_attention_heads
+        q = q_proj(x[:, :1]).unflatten(-1, (heads, -1)).transpose(1, 2)  # (B, h, 1, d)
+        k = k_proj(x).unflatten(-1, (heads, -1)).transpose(1, 2)  # (B, h, P + N, d)
+        scores = (q @ k.transpose(-1, -2)) * q.shape[-1] ** -0.5
+        return scores.float().softmax(-1)[:, :, 0, self.prefix :].to(x.dtype)
+
+
+def _self_attention(block: nn.Module) -> nn.Module:
+    """The innermost module of a block that owns the query and key projections."""
+    for module in block.modules():
+        if _has_projections(module):
+            return module
+    raise ModelError(f"no query and key projection in {type(block).__name__}")
+
+
+def _has_projections(module: nn.Module) -> bool:
+    names = {name for name, _ in module.named_children()}
+    return {"q_proj", "k_proj"} <= names or {"query", "key"} <= names
+
+
+def _projections(module: nn.Module) -> tuple[nn.Module, nn.Module]:
+    if hasattr(module, "q_proj"):
+        return module.q_proj, module.k_proj  # type: ignore[return-value]
+    return module.query, module.key  # type: ignore[return-value]
+
+
+def _first(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+    return args[0] if args else kwargs["hidden_states"]

@@ -1,0 +1,214 @@
+"""Models by reference: a shipped one (`argus/tiny-vlm`), a folder, or a name on the Hugging Face Hub; or composed of parts.
+
+Only safetensors are read, and no code that comes with a model is run unless the user says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    AutoTokenizer,
+    PreTrainedModel,
+)
+
+import argus.model.processor  # registers the Auto classes
+from argus.core.errors import ModelError, RecipeError, nearest
+from argus.core.registry import build
+from argus.model.composed import ArgusConfig, ArgusForConditionalGeneration
+from argus.model.dual_encoder import DualEncoder, DualEncoderConfig
+
+SHIPPED = "argus/"
+
+
+def reference_models() -> dict[str, Path]:
+    """The shipped models: name -> folder."""
+    root = Path(str(files("argus") / "reference"))
+    return {f"{SHIPPED}{p.name}": p for p in sorted(root.glob("*")) if (p / "config.json").exists()}
+
+
+def resolve(reference: str) -> str:
+    """A folder for shipped models and folders; a hub name as it is.
+
+    Raises:
+        ModelError: no such shipped model or folder, or a folder without what a model needs.
+    """
+    if reference.startswith(SHIPPED):
+        known = reference_models()
+        if reference not in known:
+            raise ModelError(f"there is no shipped model '{reference}'.", hint=nearest(reference, known))
+        return str(known[reference])
+    path = Path(reference)
+    if path.exists() or reference.startswith((".", "/", "~")) or reference.count("/") != 1:
+        path = path.expanduser()
+        if not path.is_dir():
+            siblings = [str(p) for p in path.parent.glob("*") if p.is_dir()] if path.parent.is_dir() else []
+            hint = nearest(str(path), [*siblings, *reference_models()])
+            raise ModelError(f"there is no model folder '{reference}'.", hint=hint)
+        missing = [n for n in ("config.json",) if not (path / n).exists()]
+        if missing:
+            raise ModelError(f"the folder has no {missing[0]}", where=reference)
+        if not list(path.glob("*.safetensors")):
+            pickled = [p.name for p in path.glob("*.bin")]
+            hint = f"Convert {pickled[0]} to safetensors; pickled weights are not read." if pickled else None
+            raise ModelError("the folder has no .safetensors file", where=reference, hint=hint)
+        return str(path)
+    return reference
+
+
+def load(
+    reference: str,
+    *,
+    dtype: str | torch.dtype | None = None,
+    device: str | None = None,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    attn_implementation: str | None = None,
+) -> tuple[PreTrainedModel, Any]:
+    """A model in evaluation mode, and its processor.
+
+    Args:
+        reference: `argus/<name>`, a folder, or a hub name.
+        dtype: `float32`, `bfloat16`, ...; float32 on CPU and the stored type elsewhere when not given.
+        device: `cpu`, `cuda`, ...; a GPU where there is one when not given.
+        revision: commit or tag on the hub.
+        trust_remote_code: run code that comes with the model.
+        attn_implementation: `sdpa`, `eager`, `matmul`, ...
+
+    Raises:
+        ModelError: the model cannot be found, reached or read.
+    """
+    place = resolve(reference)
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if isinstance(dtype, str):
+        if not isinstance(getattr(torch, dtype, None), torch.dtype):
+            raise ModelError(f"'{dtype}' is no dtype.", hint=nearest(dtype, ["float32", "bfloat16", "float16"]))
+        dtype = getattr(torch, dtype)
+    common = {"revision": revision, "trust_remote_code": trust_remote_code}
+    try:
+        config = AutoConfig.from_pretrained(place, **common)
+        extra = {"attn_implementation": attn_implementation} if attn_implementation else {}
+        model = _auto(config).from_pretrained(
+            place,
+            dtype=dtype or (torch.float32 if device == "cpu" else "auto"),
+            use_safetensors=True,
+            **common,
+            **extra,
+        )
+        has_images = hasattr(config, "vision_config") and not isinstance(config, DualEncoderConfig)
+        processor = (AutoProcessor if has_images else AutoTokenizer).from_pretrained(place, **common)
+    except (OSError, ValueError, ImportError) as error:
+        text = str(error).strip().splitlines()[0]
+        hint = "" if Path(place).exists() else f"Without the Hub: {', '.join(reference_models())} or a folder."
+        raise ModelError(f"cannot load: {text}", where=reference, hint=hint) from None
+    return model.to(device).eval(), processor
+
+
+def _auto(config: Any) -> Any:
+    if isinstance(config, DualEncoderConfig):
+        return DualEncoder
+    return AutoModelForImageTextToText if hasattr(config, "vision_config") else AutoModelForCausalLM
+
+
+def compose(spec: Mapping[str, Any]) -> tuple[PreTrainedModel, Any]:
+    """Build a model of parts.
+
+    Three shapes, by their keys:
+
+    - `{language_model, encoder, connector, view}`: a multimodal model. `language_model` is a reference to a causal model (its
+      tokenizer comes with it); `encoder` is a reference to a dual encoder, or {name: options}.
+    - `{dual_encoder: {...}, tokenizer: ...}`: a CLIP-like model with new weights.
+    - `{causal_lm: {model_type, ...}, tokenizer: ...}`: a language model with new weights.
+
+    `tokenizer` is a reference to a model, or {vocabulary, scenes, domains} to train one on the world.
+
+    Raises:
+        RecipeError: keys that are not known, or missing ones.
+    """
+    shapes = {
+        "language_model": ({"language_model", "encoder", "connector", "view"}, _compose_multimodal),
+        "dual_encoder": ({"dual_encoder", "tokenizer"}, _compose_dual),
+        "causal_lm": ({"causal_lm", "tokenizer"}, _compose_causal),
+    }
+    for key, (allowed, make) in shapes.items():
+        if key in spec:
+            for unknown in set(spec) - allowed:
+                raise RecipeError(f"model.compose: unknown part '{unknown}'.", hint=nearest(unknown, allowed))
+            return make(spec)
+    raise RecipeError("model.compose needs one of language_model, dual_encoder, causal_lm", hint=f"Given: {', '.join(spec)}.")
+
+
+def _tokenizer(spec: Any) -> Any:
+    if isinstance(spec, str):
+        return AutoTokenizer.from_pretrained(resolve(spec))
+    from argus.model.tokenizer import train_tokenizer, world_texts
+
+    return train_tokenizer(world_texts(spec["domains"], spec["scenes"]), spec["vocabulary"])
+
+
+def _specials(tokenizer: Any) -> dict[str, int]:
+    return {
+        "vocab_size": len(tokenizer),
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+
+
+def _compose_causal(spec: Mapping[str, Any]) -> tuple[PreTrainedModel, Any]:
+    tokenizer = _tokenizer(spec["tokenizer"])
+    config = AutoConfig.for_model(**{**spec["causal_lm"], **_specials(tokenizer)})
+    return AutoModelForCausalLM.from_config(config, attn_implementation="matmul"), tokenizer
+
+
+def _compose_dual(spec: Mapping[str, Any]) -> tuple[PreTrainedModel, Any]:
+    from argus.world.domain import DENSE_CLASSES
+
+    tokenizer = _tokenizer(spec["tokenizer"])
+    options = dict(spec["dual_encoder"])
+    options["text_config"] = {**options.get("text_config", {}), **_specials(tokenizer)}
+    return DualEncoder(DualEncoderConfig(**{"dense_classes": DENSE_CLASSES, **options})), tokenizer
+
+
+def _compose_multimodal(spec: Mapping[str, Any]) -> tuple[PreTrainedModel, Any]:
+    language, tokenizer = load(spec["language_model"], device="cpu")
+    if tokenizer.convert_tokens_to_ids("<image>") in (None, tokenizer.unk_token_id):
+        tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
+        language.resize_token_embeddings(len(tokenizer))
+    tower, vision_config = _encoder(spec.get("encoder", {"vit": {}}))
+    config = ArgusConfig(
+        vision_config,
+        language.config,
+        connector=_part(spec.get("connector", "mlp")),
+        view=_part(spec.get("view", "square")),
+        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+    )
+    model = ArgusForConditionalGeneration(config)
+    model.model.language_model.load_state_dict(language.get_decoder().state_dict())
+    if not config.tie_word_embeddings:
+        model.lm_head.load_state_dict(language.get_output_embeddings().state_dict())
+    if tower is not None:
+        model.model.vision_tower.load_state_dict(tower.state_dict())
+    return model, argus.model.processor.processor_for(model.model, tokenizer)
+
+
+def _encoder(spec: Any) -> tuple[nn.Module | None, Any]:
+    if isinstance(spec, str):
+        model, _ = load(spec, device="cpu")
+        tower = model.vision_tower if isinstance(model, DualEncoder) else model.model.vision_tower
+        return tower, tower.config
+    name, options = next(iter(spec.items()))
+    return None, build("encoder", name, options).config()
+
+
+def _part(spec: Any) -> dict[str, dict[str, Any]]:
+    return {spec: {}} if isinstance(spec, str) else {k: dict(v or {}) for k, v in spec.items()}

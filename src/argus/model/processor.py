@@ -1,0 +1,227 @@
+"""Text and pictures -> the tensors a composed model reads.
+
+The image processor needs Pillow and numpy alone. One function, `image_token_count`, says how many tokens a picture becomes; the
+processor writes as many placeholders, and the model refuses any other number. Nothing is ever cut inside a picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from transformers import AutoImageProcessor, AutoProcessor, BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
+from transformers.image_processing_utils import BaseImageProcessor
+
+from argus.core.errors import DataError
+from argus.core.registry import build
+from argus.model.composed import ArgusConfig, ArgusModel
+
+# `{% generation %}` marks what the model says, so that assistant masks come from the template itself.
+CHAT_TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}"
+    "{% if message['role'] == 'system' %}{% set who = '' %}"
+    "{% elif message['role'] == 'user' %}{% set who = 'User: ' %}"
+    "{% else %}{% set who = 'Assistant:' %}{% endif %}"
+    "{{ who }}"
+    "{% if message['role'] == 'assistant' %}{% generation %}{{ ' ' }}"
+    "{% if message['content'] is string %}{{ message['content'] }}"
+    "{% else %}{% for part in message['content'] %}{{ part['text'] }}{% endfor %}{% endif %}"
+    "{{ eos_token }}{% endgeneration %}{{ '\n' }}"
+    "{% else %}"
+    "{% if message['content'] is string %}{{ message['content'] }}"
+    "{% else %}{% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}<image>\n{% else %}{{ part['text'] }}{% endif %}"
+    "{% endfor %}{% endif %}{{ '\n' }}"
+    "{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}Assistant:{% endif %}"
+)
+
+
+class ArgusImageProcessor(BaseImageProcessor):
+    """Pictures -> normalised tiles.
+
+    Args:
+        size: side of a tile in pixels.
+        patch_size: side of a patch in pixels.
+        view: {name: options} of the view that cuts tiles.
+        image_mean, image_std: normalisation of the vision tower.
+    """
+
+    model_input_names = ["pixel_values"]  # noqa: RUF012
+
+    def __init__(
+        self,
+        size: int = 96,
+        patch_size: int = 8,
+        view: dict[str, dict[str, Any]] | None = None,
+        image_mean: Sequence[float] = (0.5, 0.5, 0.5),
+        image_std: Sequence[float] = (0.25, 0.25, 0.25),
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.size, self.patch_size = size, patch_size
+        self.view = view or {"square": {}}
+        self.image_mean, self.image_std = list(image_mean), list(image_std)
+
+    def __call__(self, images: Any, *args: Any, **kwargs: Any) -> BatchFeature:
+        return self.preprocess(images, **kwargs)
+
+    def preprocess(self, images: Any, return_tensors: str | None = None, **kwargs: Any) -> BatchFeature:
+        """Tiles of pictures.
+
+        Args:
+            images: a PIL picture, a uint8 array (H, W, 3), or a list of them (lists of lists are read in order).
+
+        Returns:
+            pixel_values (T, 3, size, size) float32.
+        """
+        cut = build("view", *next(iter(self.view.items())))
+        tiles = [cut(_picture(image), self.size).pixels for image in _flat(images)]
+        if not tiles:
+            raise DataError("no picture to process")
+        return BatchFeature({"pixel_values": self.normalise(np.concatenate(tiles))})
+
+    def normalise(self, pixels: np.ndarray) -> Tensor:
+        """uint8 (T, H, W, 3) -> float32 (T, 3, H, W): (p / 255 - mean) / std."""
+        x = torch.tensor(pixels).permute(0, 3, 1, 2).float()
+        mean, std = (torch.tensor(v).view(1, 3, 1, 1) * 255 for v in (self.image_mean, self.image_std))
+        return (x - mean) / std
+
+
+class ArgusProcessor(ProcessorMixin):
+    """Tokenizer and image processor of a composed model.
+
+    Args:
+        image_processor, tokenizer: the two parts.
+        grid: rows and columns of visual tokens that a tile becomes behind the connector.
+        chat_template: Jinja; `CHAT_TEMPLATE` by default.
+    """
+
+    def __init__(
+        self,
+        image_processor: ArgusImageProcessor | None = None,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        grid: Sequence[int] = (12, 12),
+        chat_template: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.image_token = "<image>"
+        self.image_token_id = tokenizer.convert_tokens_to_ids(self.image_token) if tokenizer is not None else None
+        self.grid = list(grid)
+        super().__init__(image_processor, tokenizer, chat_template=chat_template or CHAT_TEMPLATE)
+
+    def image_token_count(self, width: int | None = None, height: int | None = None) -> int:
+        """Visual tokens of a picture: tiles of its view times the connector's grid. The one place that knows."""
+        cut = build("view", *next(iter(self.image_processor.view.items())))
+        side = self.image_processor.size
+        return cut.count(width or side, height or side) * self.grid[0] * self.grid[1]
+
+    def replace_image_token(self, image_inputs: dict[str, Any], image_idx: int, **kwargs: Any) -> str:
+        """What transformers' processor writes in place of one `<image>`."""
+        return self.image_token * self.image_token_count()
+
+    def __call__(
+        self,
+        images: Any = None,
+        text: str | list[str] | None = None,
+        padding: bool | str = False,
+        padding_side: str = "left",
+        truncation: bool = False,
+        max_length: int | None = None,
+        return_tensors: str | None = None,
+        add_special_tokens: bool = False,
+        return_mm_token_type_ids: bool = True,
+        **kwargs: Any,
+    ) -> BatchFeature:
+        """Encode prompts with their pictures.
+
+        Args:
+            images: pictures of all prompts, in reading order (a list of lists per prompt is read in order too).
+            text: one prompt or several, `<image>` where a picture is shown.
+            padding, padding_side: as in transformers; prompts are padded on the left, as generation needs.
+            max_length: refuse longer prompts (with `truncation`, cut text behind the last picture).
+
+        Returns:
+            input_ids, attention_mask, mm_token_type_ids (B, S), pixel_values (T, 3, H, W).
+
+        Raises:
+            DataError: markers and pictures do not match, or a picture would be cut.
+        """
+        pictures = list(_flat(images)) if images is not None else []
+        data: dict[str, Any] = {}
+        if pictures:
+            data.update(self.image_processor(pictures))
+        if text is None:
+            return BatchFeature(data, tensor_type=return_tensors)
+        prompts = [text] if isinstance(text, str) else list(text)
+        shown = sum(p.count(self.image_token) for p in prompts)
+        if shown != len(pictures):
+            raise DataError(f"the prompts show {shown} pictures ('{self.image_token}'), but {len(pictures)} were given")
+        sizes = iter([_picture(p).size for p in pictures])
+        ids = [self._encode(p, sizes, add_special_tokens, max_length, truncation) for p in prompts]
+        encoded = self.tokenizer.pad(
+            {"input_ids": ids, "attention_mask": [[1] * len(i) for i in ids]},
+            padding=padding or (len(ids) > 1 and return_tensors is not None),
+            padding_side=padding_side,
+        )
+        data.update(encoded)
+        if return_mm_token_type_ids:
+            data["mm_token_type_ids"] = [[int(t == self.image_token_id) for t in row] for row in encoded["input_ids"]]
+        return BatchFeature(data, tensor_type=return_tensors)
+
+    def _encode(self, prompt: str, sizes: Any, special: bool, longest: int | None, cut: bool) -> list[int]:
+        flat: list[int] = []
+        end = 0  # behind the last visual token
+        for token in self.tokenizer(prompt, add_special_tokens=special).input_ids:
+            if token == self.image_token_id:
+                flat.extend([token] * self.image_token_count(*next(sizes)))
+                end = len(flat)
+            else:
+                flat.append(token)
+        if longest is not None and len(flat) > longest:
+            if not cut or end > longest:
+                raise DataError(
+                    f"a prompt has {len(flat)} tokens, {end} of them up to its last picture, and max_length is {longest}",
+                    hint="Raise max_length; pictures are never cut.",
+                )
+            flat = flat[:longest]
+        return flat
+
+    @property
+    def model_input_names(self) -> list[str]:
+        return ["input_ids", "attention_mask", "mm_token_type_ids", "pixel_values"]
+
+
+def processor_for(model: ArgusModel, tokenizer: PreTrainedTokenizerBase) -> ArgusProcessor:
+    """The processor of a composed model: sizes, normalisation and grid are read from its parts."""
+    config: ArgusConfig = model.config
+    vision = config.vision_config
+    mean = getattr(vision, "image_mean", None) or (0.48145466, 0.4578275, 0.40821073)  # CLIP's
+    std = getattr(vision, "image_std", None) or (0.26862954, 0.26130258, 0.27577711)
+    image_processor = ArgusImageProcessor(model.vision_tower.image_size, model.vision_tower.patch_size, config.view, mean, std)
+    return ArgusProcessor(image_processor, tokenizer, grid=model.visual_grid())
+
+
+def _flat(images: Any) -> list[Any]:
+    if isinstance(images, list | tuple):
+        return [one for image in images for one in _flat(image)]
+    return [images]
+
+
+def _picture(image: Any) -> Image.Image:
+    if isinstance(image, Image.Image):
+        return image if image.mode == "RGB" else image.convert("RGB")
+    array = np.asarray(image)
+    if array.ndim != 3 or array.dtype != np.uint8:
+        raise DataError(f"a picture must be a PIL image or a uint8 array (H, W, 3), not {array.dtype} {array.shape}")
+    if array.shape[0] == 3 and array.shape[2] != 3:
+        array = array.transpose(1, 2, 0)
+    return Image.fromarray(array)
+
+
+AutoImageProcessor.register(ArgusConfig, slow_image_processor_class=ArgusImageProcessor, exist_ok=True)
+AutoProcessor.register(ArgusConfig, ArgusProcessor, exist_ok=True)
