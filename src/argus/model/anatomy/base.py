@@ -195,12 +195,12 @@ class Anatomy(ABC):
         """The attention module of the last encoder block whose output is used and whose queries see the whole crop."""
 
     def patches_per_call(self, inputs: Mapping[str, Any], keys: int) -> int:
-        """How many of the `keys` of a call of `encoder_attention` are patches; those before them are CLS and registers."""
+        """How many of the `keys` of a call of `encoder_attention` are patches; before them are CLS and registers."""
         rows, columns = self.pieces(inputs)[0].grid
         return rows * columns
 
     def token_scores(self, patch_scores: list[Tensor], inputs: Mapping[str, Any]) -> Tensor:
-        """Scores of patches, one tensor per call of `encoder_attention`, to scores (T,) of visual tokens in crop order."""
+        """Scores of patches, a tensor per call of `encoder_attention`, to scores (T,) of visual tokens in crop order."""
         return torch.cat([s.flatten() for s in patch_scores])
 
 

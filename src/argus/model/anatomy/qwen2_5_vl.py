@@ -1,4 +1,4 @@
-"""Qwen2.5-VL: ViT without CLS and with windowed attention, 2 x 2 patch merger, mRoPE; pictures of any size, and videos."""
+"""Qwen2.5-VL: ViT without CLS, windowed attention, 2 x 2 patch merger, mRoPE; pictures of any size, and videos."""
 
 from __future__ import annotations
 

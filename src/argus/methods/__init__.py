@@ -1,0 +1,1 @@
+"""What is attached to any model without retraining it, through its anatomy."""

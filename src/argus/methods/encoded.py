@@ -1,0 +1,143 @@
+"""What the vision encoder has just seen: crops, their attention and pixels, and which visual tokens they became.
+
+Pictures are encoded in one place and enter the language model in another; `generate` even encodes before it expands
+beams and splits chunks. So crops are recognised by content: the visual tokens in the language model's input are, bit
+for bit, the connector's output. A picture that was not encoded under the attachment is refused, never guessed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from argus.core.errors import UnsupportedError
+from argus.methods.attention_rows import AttentionCall, attention_rows, mean_attention, watch
+from argus.model.anatomy.base import Anatomy, Piece
+
+Kind = Literal["cls", "received"]
+PROBE = 16  # leading dimensions of a token's features that are compared
+
+
+@dataclass(slots=True)
+class Encoding:
+    """One call of the vision tower: M visual tokens of G crops.
+
+    Args:
+        pieces: G crops.
+        inputs: the tower's arguments, by the processor's names.
+        tokens: (M, PROBE) leading dimensions of the visual tokens, in placeholder order.
+        scores: kind -> (T,) attention per visual token (leading tokens of a crop left out).
+    """
+
+    pieces: list[Piece]
+    inputs: dict[str, Any]
+    tokens: Tensor | None = None
+    scores: dict[Kind, Tensor] = field(default_factory=dict)
+
+
+class Encoder:
+    """Listens to a model's vision tower.
+
+    Attributes:
+        kinds: which attention to read; techniques add to it.
+    """
+
+    def __init__(self, anatomy: Anatomy) -> None:
+        self.anatomy = anatomy
+        self.kinds: set[Kind] = set()
+        self.encodings: list[Encoding] = []
+        self.used = False  # a new picture replaces those that a prompt has used
+        self._calls: dict[Kind, list[Tensor]] = {}
+        self._watch: Any = None
+        tower = anatomy.vision_tower
+        self.hooks = [
+            tower.register_forward_pre_hook(self._before, with_kwargs=True),
+            tower.register_forward_hook(self._after, with_kwargs=True, always_call=True),
+            anatomy.features_module.register_forward_hook(self._features),
+        ]
+
+    def remove(self) -> None:
+        """Stops listening."""
+        for hook in self.hooks:
+            hook.remove()
+
+    def match(self, rows: Tensor) -> list[tuple[Encoding, int]]:
+        """The crops whose tokens are `rows` (M, D), in order: (encoding, index of the crop in it)."""
+        rows = rows.detach()[:, :PROBE]
+        known = [(e, g, start) for e in self.encodings if e.tokens is not None for g, start in enumerate(_starts(e))]
+        if not known:
+            raise UnsupportedError(
+                "this prompt has pictures that were encoded before the technique was attached.",
+                hint="Pass pixel_values, or encode the pictures while it is attached.",
+            )
+        self.used = True
+        heads = torch.stack([e.tokens[start] for e, _, start in known]).to(rows)  # type: ignore[index]  # (G, PROBE)
+        sizes = [e.pieces[g].size for e, g, _ in known]
+        if sum(sizes) == len(rows):  # the common case: all pictures, once each, in the order of encoding
+            starts = torch.tensor([0, *sizes[:-1]], device=rows.device).cumsum(0)
+            if torch.equal(rows[starts], heads):
+                return [(e, g) for e, g, _ in known]
+        same = [(rows == head).all(-1) for head in heads]
+        table = torch.stack(same, 1).cpu()  # (M, G)
+        found, place = [], 0
+        while place < len(table):
+            candidates = [k for k in table[place].nonzero().flatten().tolist() if place + sizes[k] <= len(table)]
+            if not candidates:
+                raise UnsupportedError(
+                    "a picture in this prompt is not one that was encoded last, or only a part of it is in this chunk.",
+                    hint="Encode and prefill pictures together; keep each picture in one prefill chunk.",
+                )
+            found.append(known[candidates[0]][:2])
+            place += sizes[candidates[0]]
+        return found
+
+    # -- hooks
+
+    def _before(self, tower: Any, args: Any, kwargs: Any) -> Any:
+        inputs = self.anatomy.tower_inputs(args, kwargs)
+        if self.used:
+            self.encodings, self.used = [], False
+        offset = max((p.picture + 1 for e in self.encodings for p in e.pieces), default=0)
+        pieces = [replace(p, picture=p.picture + offset) for p in self.anatomy.pieces(inputs)]
+        self.encodings.append(Encoding(pieces, inputs))
+        if self.kinds:
+            self._calls = {kind: [] for kind in self.kinds}
+            self._watch = watch(self.anatomy.encoder_attention, self._listen)
+
+    @torch.no_grad()
+    def _listen(self, call: AttentionCall) -> None:
+        patches = self.anatomy.patches_per_call(self.encodings[-1].inputs, call.key.shape[2])
+        if "cls" in self.kinds:
+            first = torch.zeros(len(call.query), 1, dtype=torch.long, device=call.query.device)
+            self._calls["cls"].append(attention_rows(call, first).mean(1)[:, 0, -patches:])  # (G, N)
+        if "received" in self.kinds:
+            weights = torch.zeros(call.query.shape[0], call.query.shape[2], device=call.query.device)
+            weights[:, -patches:] = 1
+            self._calls["received"].append(mean_attention(call, weights).mean(1)[:, -patches:])
+
+    def _after(self, tower: Any, args: Any, kwargs: Any, output: Any) -> None:
+        if self._watch is not None:
+            self._watch.remove()
+            self._watch = None
+        encoding = self.encodings[-1]
+        if output is None:  # the tower failed: forget the call
+            self.encodings.pop()
+            return
+        for kind, calls in self._calls.items():
+            encoding.scores[kind] = self.anatomy.token_scores(calls, encoding.inputs)
+        self._calls = {}
+
+    def _features(self, module: Any, args: Any, output: Any) -> None:
+        self.encodings[-1].tokens = self.anatomy.features(output).detach()[:, :PROBE]
+
+
+def _starts(encoding: Encoding) -> list[int]:
+    """Where each crop's tokens start among those of its encoding."""
+    starts, place = [], 0
+    for piece in encoding.pieces:
+        starts.append(place)
+        place += piece.size
+    return starts

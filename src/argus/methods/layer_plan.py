@@ -1,0 +1,331 @@
+"""Carries out reductions on a model: between decoder layers the sequence is whole, inside a layer only survivors take
+part.
+
+A forward pre-hook on each decoder layer asks the reducers scheduled there, cuts the layer's inputs down to the
+survivors (`layer_cut`), and tells the layer's KV cache which positions it gets (`kept_cache`). A forward hook puts
+the output back into a sequence of full length, with zeros where tokens are gone. So everything outside - the loop
+over layers, recorded hidden states, the head, labels, `logits_to_keep` - stays aligned with `input_ids`, and no
+modelling code is copied.
+
+Positions. With `original`, survivors keep (cos, sin) of their place. With `consecutive`, a position moves forward by
+the number of tokens dropped before it, in this chunk and in the cache, and (cos, sin) come from the model's own
+rotary module.
+
+Where nothing is dropped, nothing is touched: the model computes exactly what it computes without a technique.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from argus.core.errors import UnsupportedError
+from argus.methods.attention_rows import AttentionCall, Watch, attention_rows, mean_attention, watch
+from argus.methods.encoded import Encoder
+from argus.methods.kept_cache import KeptLayer, Shift, kept_layer
+from argus.methods.layer_cut import Cut, cut_mask, cut_of, cut_rotary
+from argus.methods.reduction.base import Reducer, Rows, Step, everything, text_rows
+from argus.methods.reduction.scores import fingerprint
+from argus.model.anatomy.base import Anatomy, VisualTokens
+
+_PIXELS = ("pixel_values", "pixel_values_videos", "mm_encoder_outputs")
+
+
+@dataclass(slots=True)
+class Record:
+    """What one reducer kept in front of one layer: (T,) bool over the visual tokens, and which were still there."""
+
+    layer: int
+    tokens: VisualTokens
+    present: Tensor
+    kept: Tensor
+
+
+@dataclass(slots=True)
+class Run:
+    """One forward pass of the language model over a chunk of S tokens.
+
+    Args:
+        tokens: the chunk's visual tokens; None where it has none.
+        present: (T,) bool, which are still there.
+        real: (B, S) bool, False at padding.
+        encoded: the crops' (encoding, index), in the chunk's order.
+        alive: (B, S) bool, positions that still take part; None while all do.
+        cut: `alive` as indices.
+        shift: (B, S) how far each position moves forward; None while none does.
+        shifts: drops of this chunk that renumber.
+        attention: rows -> (B, H, S) attention of the layer that just ran.
+        memo: cut inputs, shared by layers that hold the same positions.
+    """
+
+    tokens: VisualTokens | None
+    present: Tensor
+    real: Tensor
+    encoded: list[Any] = field(default_factory=list)
+    alive: Tensor | None = None
+    cut: Cut | None = None
+    shift: Tensor | None = None
+    shifts: list[tuple[int, Tensor]] = field(default_factory=list)
+    attention: dict[Rows, Tensor] = field(default_factory=dict)
+    memo: dict[Any, Any] = field(default_factory=dict)
+
+
+class LayerPlan:
+    """All reducers attached to one model, in order of their layers, with the hooks that carry them out."""
+
+    def __init__(self, anatomy: Anatomy) -> None:
+        self.anatomy = anatomy
+        self.encoder = Encoder(anatomy)
+        self.reducers: dict[Reducer, list[Record]] = {}
+        self.run: Run | None = None
+        self._seen: dict[str, Any] | None = None  # the root module's inputs, until its language model runs
+        self._watch: Watch | None = None
+        root, language_model = anatomy.root, anatomy.language_model
+        self.hooks = [
+            root.register_forward_pre_hook(self._root, with_kwargs=True),
+            language_model.register_forward_pre_hook(self._begin, with_kwargs=True),
+            language_model.register_forward_hook(self._end, always_call=True),
+        ]
+        for index, layer in enumerate(anatomy.layers):
+            enter, leave = _layer_hooks(self, index)
+            self.hooks.append(layer.register_forward_pre_hook(enter, with_kwargs=True))
+            self.hooks.append(layer.register_forward_hook(leave, prepend=True, always_call=True))
+
+    def add(self, reducer: Reducer) -> None:
+        """Adds a reducer; at one layer, reducers act in the order in which they were added."""
+        reducer.check(self.anatomy)
+        kernel = self.anatomy.language_model.config._attn_implementation  # type: ignore[union-attr]
+        if kernel == "flex_attention":
+            raise UnsupportedError(
+                "flex_attention builds its masks for whole sequences, and visual tokens cannot be dropped from them.",
+                hint="Load the model with attn_implementation sdpa, eager or flash_attention_2.",
+            )
+        self.reducers[reducer] = []
+        self._schedule()
+
+    def remove(self, reducer: Reducer) -> None:
+        """Takes a reducer away; with the last one all hooks go."""
+        del self.reducers[reducer]
+        if self.reducers:
+            self._schedule()
+        else:
+            self.close()
+
+    def close(self) -> None:
+        """Removes all hooks."""
+        for hook in self.hooks:
+            hook.remove()
+        self.encoder.remove()
+
+    def _schedule(self) -> None:
+        """Lists, per layer, who acts there and which attention rows the layer before must give."""
+        self.steps: dict[int, list[Reducer]] = {}
+        self.rows: dict[int, set[Rows]] = {}
+        self.encoder.kinds = {r.score.patches for r in self.reducers if r.score.patches is not None}
+        for reducer in self.reducers:
+            for layer in reducer.layers(len(self.anatomy.layers)):
+                self.steps.setdefault(layer, []).append(reducer)
+                if reducer.score.attention:
+                    if layer == 0:
+                        raise UnsupportedError("there is no attention to read in front of layer 0.")
+                    self.rows.setdefault(layer - 1, set()).update(reducer.score.attention)
+
+    # -- one forward pass
+
+    def _root(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._seen = None
+        if any(kwargs.get(name) is not None and len(kwargs[name]) for name in _PIXELS):
+            ids = kwargs.get("input_ids", args[0] if args else None)
+            if ids is None:
+                raise UnsupportedError("visual tokens are found by input_ids, and the model was given only embeddings.")
+            self._seen = {"input_ids": ids, "attention_mask": kwargs.get("attention_mask")}
+
+    def _begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        seen, self._seen = self._seen, None
+        self.run = Run(None, torch.empty(0), torch.empty(0))
+        if seen is None:
+            return
+        embeddings = kwargs["inputs_embeds"]
+        mask = self.anatomy.visual_mask(seen["input_ids"])
+        rows = embeddings[mask]  # (M, D)
+        if not len(rows):
+            return
+        found = self.encoder.match(rows)
+        tokens = self.anatomy.locate(mask, [e.pieces[g] for e, g in found])
+        padding = seen["attention_mask"]
+        real = torch.ones_like(mask)
+        if padding is not None and padding.ndim == 2:
+            real = padding[:, -mask.shape[1] :].bool()
+        self.run = Run(tokens, everything(tokens), real, found)
+        for records in self.reducers.values():
+            records.clear()
+
+    def _end(self, module: nn.Module, args: Any, output: Any) -> None:
+        self.run = None
+
+    # -- one layer
+
+    def enter(self, index: int, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Drops what leaves in front of layer `index`, and cuts the layer's inputs."""
+        run = self.run
+        if run is None:
+            return None
+        hidden = args[0] if args else kwargs["hidden_states"]
+        cache = kwargs.get("past_key_values")
+        past = cache.get_seq_length(index) if cache is not None else 0
+        if run.tokens is not None:
+            for reducer in self.steps.get(index, ()):
+                self._step(run, index, reducer, hidden, past)
+            if index in self.rows:
+                self._watch = watch(_attention(layer), lambda call: self._listen(run, self.rows[index], call))
+        held = cache.layers[index] if cache is not None and index < len(cache.layers) else None
+        if run.cut is None and not isinstance(held, KeptLayer):
+            return None
+        if cache is not None:
+            held = kept_layer(cache, index, len(hidden), hidden.device)
+        kwargs = dict(kwargs)
+        kwargs.update(self._inputs(run, hidden, kwargs, held, past))
+        if run.cut is None:
+            return args, kwargs
+        hidden = run.cut.take(hidden)
+        if args:
+            return (hidden, *args[1:]), kwargs
+        return args, {**kwargs, "hidden_states": hidden}
+
+    def leave(self, index: int, output: Any, length: int) -> Any:
+        """Puts a layer's output (B, L, D) back into a sequence (B, S, D)."""
+        if self._watch is not None:
+            self._watch.remove()
+            self._watch = None
+        run = self.run
+        if run is None or run.cut is None or output is None:
+            return None
+        if isinstance(output, tuple):
+            return (run.cut.put(output[0], length), *output[1:])
+        return run.cut.put(output, length)
+
+    def _inputs(
+        self, run: Run, hidden: Tensor, kwargs: dict[str, Any], held: KeptLayer | None, past: int
+    ) -> dict[str, Any]:
+        """The layer's rotary embeddings, position ids and mask; its cache is told which columns it gets."""
+        mask, ids = kwargs.get("attention_mask"), kwargs.get("position_ids")
+        key = (id(run.cut), id(held.columns) if held else None, id(mask), len(run.shifts))
+        if key not in run.memo:
+            batch, length = hidden.shape[:2]
+            chunk = torch.arange(length, device=hidden.device).expand(batch, -1) if run.cut is None else run.cut.columns
+            ragged = run.cut is not None and run.cut.ragged
+            keys = chunk
+            if held is not None:
+                keys = torch.cat([held.columns, torch.where(chunk < 0, chunk, chunk + past)], dim=1)
+                ragged = ragged or held.ragged
+            flash = "flash" in str(self.anatomy.language_model.config._attn_implementation)  # type: ignore[union-attr]
+            changed: dict[str, Any] = {"attention_mask": cut_mask(mask, run.cut, keys, ragged, chunk.shape[1], flash)}
+            shift = run.shift
+            before = held.shift() if held is not None else None
+            if before is not None:
+                shift = before[:, None].expand(-1, length) if shift is None else shift + before[:, None]
+            if shift is not None:
+                if ids is None:
+                    raise UnsupportedError(
+                        "consecutive positions need position ids, which this model's layers do not get."
+                    )
+                moved = ids - shift  # (B, S)
+                moved = moved if run.cut is None else run.cut.take(moved)
+                changed["position_embeddings"] = self.anatomy.rotary(hidden, moved)
+            elif run.cut is not None:
+                changed["position_embeddings"] = cut_rotary(kwargs["position_embeddings"], run.cut)
+            if ids is not None:
+                # Flash kernels take a jump in position ids for a border between packed sequences.
+                changed["position_ids"] = None if flash else ids if run.cut is None else run.cut.take(ids)
+            # The originals are kept beside the result so that their ids stay theirs while the memo lives.
+            run.memo[key] = changed, keys, ragged, (run.cut, held.columns if held else None, mask)
+        changed, keys, ragged, _ = run.memo[key]
+        if held is not None:
+            held.columns, held.ragged = keys, ragged
+            held.length = past + hidden.shape[1]
+            held.shifts = held.shifts + [Shift(past, past + last, by) for last, by in run.shifts]
+        return changed
+
+    # -- what a reducer sees and does
+
+    def _step(self, run: Run, index: int, reducer: Reducer, hidden: Tensor, past: int) -> None:
+        tokens = run.tokens
+        assert tokens is not None
+
+        def patches(kind: Literal["cls", "received"]) -> Tensor:
+            return torch.cat([_crop_scores(e.scores[kind], e, g) for e, g in run.encoded])
+
+        def fingerprints() -> Tensor:
+            pixels = {id(e): self.anatomy.vision_pixels(e.inputs) for e, _ in run.encoded}
+            return torch.stack([fingerprint(pixels[id(e)][g]) for e, g in run.encoded]).to(tokens.crop.device)[
+                tokens.crop
+            ]
+
+        step = Step(
+            index, tokens, run.present, hidden, run.real, lambda rows: run.attention[rows], patches, fingerprints
+        )
+        kept = reducer.keep(step) & run.present
+        self.reducers[reducer].append(Record(index, tokens, run.present, kept))
+        gone = run.present & ~kept
+        run.present = kept
+        if not gone.any():
+            return
+        alive = torch.ones_like(run.real) if run.alive is None else run.alive
+        item, column = tokens.item[gone], tokens.column[gone]
+        leaving = torch.zeros_like(alive)
+        leaving[item, column] = True
+        run.alive = alive & ~leaving
+        run.cut = cut_of(run.alive)
+        if reducer.options.positions == "consecutive" and not self.anatomy.mrope:
+            moved = leaving.cumsum(1)
+            run.shift = moved if run.shift is None else run.shift + moved
+            run.shifts = [*run.shifts, (int(column.max()), moved[:, -1])]
+
+    @torch.no_grad()
+    def _listen(self, run: Run, wanted: set[Rows], call: AttentionCall) -> None:
+        """Reads the wanted rows of a layer's attention, aligned with the chunk: (B, H, S)."""
+        real, tokens = run.real, run.tokens
+        assert tokens is not None
+        alive = real if run.alive is None else real & run.alive
+        for rows in wanted:
+            if rows == "last":
+                last = torch.arange(real.shape[1], device=real.device).masked_fill(~real, -1).max(1).values
+                where = last if run.cut is None else (run.cut.columns == last[:, None]).int().argmax(1)
+                attention = attention_rows(call, where[:, None])[:, :, 0]  # (B, H, K)
+            else:
+                chosen = text_rows(tokens, real) if rows == "text" else tokens.mask(*real.shape)
+                weights = (chosen & alive).float()
+                if run.cut is not None:
+                    weights = run.cut.take(weights) * (run.cut.columns >= 0)
+                attention = mean_attention(call, weights)
+            attention = attention[:, :, attention.shape[2] - call.query.shape[2] :]  # the chunk's own keys
+            if run.cut is not None:
+                attention = run.cut.put(attention.transpose(1, 2), real.shape[1]).transpose(1, 2)
+            run.attention[rows] = attention
+
+
+def _layer_hooks(plan: LayerPlan, index: int) -> tuple[Any, Any]:
+    """Hooks of one layer. The length of the whole chunk is noted on the way in, for the way out."""
+    length = [0]
+
+    def enter(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        length[0] = (args[0] if args else kwargs["hidden_states"]).shape[1]
+        return plan.enter(index, layer, args, kwargs)
+
+    def leave(layer: nn.Module, args: Any, output: Any) -> Any:
+        return plan.leave(index, output, length[0])
+
+    return enter, leave
+
+
+def _attention(layer: Any) -> nn.Module:
+    return layer.self_attn
+
+
+def _crop_scores(scores: Tensor, encoding: Any, crop: int) -> Tensor:
+    """(T,) scores of one encoding -> those of one crop."""
+    sizes = [p.grid[0] * p.grid[1] for p in encoding.pieces]
+    return scores.split(sizes)[crop]

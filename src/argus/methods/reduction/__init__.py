@@ -1,0 +1,29 @@
+"""Reduction: fewer visual tokens, before the language model or inside it.
+
+A reduction is a score producer (`scores`), a selector (`selectors`) and the layers where it drops; `base.Reducer`
+ties the three together and `argus.methods.layer_plan` carries them out on any model.
+"""
+
+from argus.core.registry import Component
+
+COMPONENTS = (
+    Component(
+        "reducer",
+        "fastervlm",
+        "argus.methods.reduction.fastervlm:FasterVLM",
+        "keep the patches that the vision encoder's CLS token attends to, before the language model",
+        "fastervlm",
+    ),
+    Component(
+        "reducer",
+        "fastv",
+        "argus.methods.reduction.fastv:FastV",
+        "keep the visual tokens that the last prompt token attends to, after layer K of the language model",
+    ),
+    Component(
+        "reducer",
+        "random",
+        "argus.methods.reduction.random:Random",
+        "keep visual tokens by lot, the same for a picture whatever else is in the batch",
+    ),
+)

@@ -1,0 +1,142 @@
+"""What a reduction of visual tokens is: where it drops, and which tokens it keeps there.
+
+A reducer names decoder layers (0 = before the language model) and, when a prompt with pictures passes one of them,
+says which visual tokens go on. Most are a score producer and a selector:
+
+    class Mine(Reducer):
+        def __init__(self, options):
+            super().__init__(options)
+            self.score, self.select = EncoderAttention(), TopK(options.keep)
+
+        def layers(self, depth):
+            return (0,)
+
+A reducer that needs more - thresholds per prompt, all tokens leaving at once - overrides `keep` and reads the `Step`.
+What is dropped, cached, masked, renumbered and recorded is not its business: `argus.methods.layer_plan` does that.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal, Protocol
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from argus.core.errors import UnsupportedError
+from argus.core.registry import Options
+from argus.model.anatomy.base import Anatomy, VisualTokens
+
+Positions = Literal["consecutive", "original"]
+Rows = Literal["last", "text", "visual"]
+
+
+class ReducerOptions(Options):
+    """Options that every reducer has."""
+
+    keep: float = Field(0.5, ge=0, le=1, description="share of the visual tokens that reach the reducer that it keeps")
+    positions: Positions = Field(
+        "original",
+        description="consecutive: survivors are renumbered; original: they keep their place. "
+        "Models with row and column positions (mRoPE) always keep them.",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A prompt about to enter a decoder layer.
+
+    Args:
+        layer: the layer, 0-based.
+        tokens: the visual tokens of the prompt, T of them, dropped ones included.
+        present: (T,) bool, which of them are still there.
+        hidden: (B, S, D) input of the layer, aligned with the prompt; positions dropped earlier hold zeros.
+        real: (B, S) bool, False at padding.
+        attention: (rows) -> (B, H, S), attention of the previous layer averaged over query rows; what `rows` may be
+            follows from `Reducer.attention`.
+        patches: (kind) -> (T,), attention in the vision encoder: of the CLS query ("cls"), or received by a patch
+            from all patches ("received").
+        fingerprints: () -> (T,) int64, a number made from the pixels of each token's crop.
+    """
+
+    layer: int
+    tokens: VisualTokens
+    present: Tensor
+    hidden: Tensor
+    real: Tensor
+    attention: Callable[[Rows], Tensor]
+    patches: Callable[[Literal["cls", "received"]], Tensor]
+    fingerprints: Callable[[], Tensor]
+
+    def text(self) -> Tensor:
+        """(B, S) bool: text tokens behind an item's first visual token."""
+        return text_rows(self.tokens, self.real)
+
+
+def text_rows(tokens: VisualTokens, real: Tensor) -> Tensor:
+    """(B, S) bool: which positions hold text behind the first visual token of their item."""
+    visual = tokens.mask(*real.shape)
+    return real & ~visual & (visual.cumsum(1) > 0)
+
+
+class Score(Protocol):
+    """Gives each visual token a number (T,); greater is more worth keeping."""
+
+    attention: tuple[Rows, ...]  # rows of the previous layer's attention that it reads
+    patches: Literal["cls", "received"] | None  # encoder attention that it reads
+    fingerprints: bool  # whether it reads pixels' fingerprints
+
+    def check(self, anatomy: Anatomy) -> Score:
+        """Itself, or what stands in for it on this model; raises UnsupportedError where nothing can."""
+
+    def __call__(self, step: Step) -> Tensor: ...
+
+
+class Selector(Protocol):
+    """Chooses tokens by their scores."""
+
+    def __call__(self, scores: Tensor, tokens: VisualTokens, present: Tensor) -> Tensor:
+        """(T,) bool: which tokens stay; entries that are not present do not matter."""
+
+
+class Reducer(ABC):
+    """Drops visual tokens in front of some decoder layers.
+
+    Attributes:
+        score, select: what `keep` uses, unless it is overridden.
+        depends_on_question: the choice reads text, so that a prefix with only the picture cannot stand for all
+            questions.
+    """
+
+    Options: ClassVar[type[ReducerOptions]] = ReducerOptions
+    depends_on_question: ClassVar[bool] = False
+    score: Score
+    select: Selector
+
+    def __init__(self, options: ReducerOptions) -> None:
+        self.options = options
+
+    def check(self, anatomy: Anatomy) -> None:
+        """Adapts to a model before anything runs; raises UnsupportedError, with the reason, if it cannot work there."""
+        self.score = self.score.check(anatomy)
+        layers = self.layers(len(anatomy.layers))
+        if any(not 0 <= layer < len(anatomy.layers) for layer in layers):
+            raise UnsupportedError(
+                f"it drops before layer {max(layers)}, and the language model has only {len(anatomy.layers)} layers."
+            )
+
+    @abstractmethod
+    def layers(self, depth: int) -> Sequence[int]:
+        """The decoder layers, 0-based, in front of which it drops, in a language model of `depth` layers."""
+
+    def keep(self, step: Step) -> Tensor:
+        """(T,) bool: which visual tokens enter the layer; entries that are not present do not matter."""
+        return self.select(self.score(step), step.tokens, step.present)
+
+
+def everything(tokens: VisualTokens) -> Tensor:
+    """(T,) bool, all True."""
+    return torch.ones(len(tokens), dtype=torch.bool, device=tokens.item.device)

@@ -1,0 +1,37 @@
+"""Random pruning: the control that every informed choice must beat.
+
+Each picture (tile, frame) keeps a uniformly drawn set of round(keep * N) of its N tokens. The draw is a hash of
+(seed, pixels, place), so a picture keeps the same set alone or in any batch, on any device, and different pictures
+keep different sets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pydantic import Field
+
+from argus.methods.reduction.base import Reducer, ReducerOptions
+from argus.methods.reduction.scores import RandomScore
+from argus.methods.reduction.selectors import TopK
+
+
+class Options(ReducerOptions):
+    """Options of random pruning."""
+
+    seed: int = Field(0, ge=0, lt=2**31, description="seed of the draw")
+    layer: int = Field(0, ge=0, description="decoder layer in front of which tokens are dropped; 0 is before the first")
+
+
+class Random(Reducer):
+    """Keeps a uniformly drawn set."""
+
+    Options = Options
+
+    def __init__(self, options: Options) -> None:
+        super().__init__(options)
+        self.layer = options.layer
+        self.score, self.select = RandomScore(options.seed), TopK(options.keep)
+
+    def layers(self, depth: int) -> Sequence[int]:
+        return (self.layer,)

@@ -1,0 +1,106 @@
+"""Score producers: what a visual token is worth, (T,) float.
+
+- `EncoderAttention`: attention in the vision encoder, of the CLS token or received from all patches.
+- `LayerAttention`: attention in the decoder layer before the drop, from the last prompt token, from the text, or from
+  all visual tokens.
+- `RandomScore`: uniform numbers that depend on a seed, on the picture and on the place in it, and on nothing else.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from argus.core.errors import UnsupportedError
+from argus.methods.reduction.base import Rows, Step
+from argus.model.anatomy.base import Anatomy
+
+
+class EncoderAttention:
+    """Attention of the encoder block that made the features, mean over heads.
+
+    `cls`: the row of the CLS query over the patches (softmax over all keys, CLS included, not renormalised).
+    `received`: for encoders without CLS, the mean over all patches' queries of the attention on a patch; this
+    stand-in is Argus's choice.
+
+    Args:
+        without_cls: what to do when the encoder has no CLS token.
+    """
+
+    attention: tuple[Rows, ...] = ()
+    fingerprints = False
+
+    def __init__(self, without_cls: Literal["error", "received"] = "received") -> None:
+        self.without_cls = without_cls
+        self.patches: Literal["cls", "received"] = "cls"
+
+    def check(self, anatomy: Anatomy) -> EncoderAttention:
+        if not anatomy.has_cls:
+            if self.without_cls == "error":
+                raise UnsupportedError(
+                    f"the vision encoder of {anatomy.family} has no CLS token, whose attention is the score.",
+                    hint="Use without_cls: received to score patches by the attention they receive.",
+                )
+            self.patches = "received"
+        return self
+
+    def __call__(self, step: Step) -> Tensor:
+        return step.patches(self.patches)
+
+
+class LayerAttention:
+    """Attention on each visual token in the previous decoder layer, mean over heads and over the chosen query rows.
+
+    Args:
+        rows: `last`, the last prompt token; `text`, text behind the first visual token; `visual`, all visual tokens.
+    """
+
+    patches = None
+    fingerprints = False
+
+    def __init__(self, rows: Rows) -> None:
+        self.rows: Rows = rows
+        self.attention: tuple[Rows, ...] = (rows,)
+
+    def check(self, anatomy: Anatomy) -> LayerAttention:
+        return self
+
+    def __call__(self, step: Step) -> Tensor:
+        return step.attention(self.rows).mean(1)[step.tokens.item, step.tokens.column]
+
+
+class RandomScore:
+    """Uniform in [0, 1): a pure function of (seed, pixels of the crop, cell), in every batch and on every device."""
+
+    attention: tuple[Rows, ...] = ()
+    patches = None
+    fingerprints = True
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def check(self, anatomy: Anatomy) -> RandomScore:
+        return self
+
+    def __call__(self, step: Step) -> Tensor:
+        seeded = mix(step.fingerprints() ^ mix(torch.full_like(step.tokens.cell, self.seed)))
+        return (mix(seeded + step.tokens.cell) >> 11 & (1 << 52) - 1).double() / (1 << 52)
+
+
+def mix(x: Tensor) -> Tensor:
+    """Scrambles int64 values one to one: the finaliser of SplitMix64 (Steele et al., 2014), with logical shifts."""
+    x = (x ^ _shift(x, 30)) * -4658895280553007687  # 0xBF58476D1CE4E5B9
+    x = (x ^ _shift(x, 27)) * -7723592293110705685  # 0x94D049BB133111EB
+    return x ^ _shift(x, 31)
+
+
+def fingerprint(pixels: Tensor) -> Tensor:
+    """One int64 from the bits of a tensor; sums of integers are the same in any order, so on any device."""
+    bits = pixels.detach().contiguous().flatten().view(torch.int16).long()
+    return (bits * mix(torch.arange(1, len(bits) + 1, device=bits.device))).sum()
+
+
+def _shift(x: Tensor, by: int) -> Tensor:
+    return (x >> by) & ((1 << (64 - by)) - 1)

@@ -1,0 +1,72 @@
+"""The slow, plain way: one item, no cache, the sequence physically cut before a decoder layer, positions recomputed."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from argus.model.anatomy import anatomy
+
+
+def columns_gone(attachment: Any, inputs: dict[str, Tensor], model: Any) -> dict[int, set[int]]:
+    """layer -> columns of item 0 that the attachment dropped in front of it."""
+    parts = anatomy(model)
+    tokens = parts.visual_tokens(inputs)
+    gone: dict[int, set[int]] = {}
+    number = {(c.item, c.image, c.tile): i for i, c in enumerate(tokens.crops)}
+    for kept in attachment.kept:
+        own = tokens.crop == number[kept.item, kept.image, kept.tile]
+        all_cells = dict(zip(tokens.cell[own].tolist(), tokens.column[own].tolist(), strict=True))
+        stay = set(kept.indices.tolist())
+        gone.setdefault(kept.layer, set()).update(c for cell, c in all_cells.items() if cell not in stay)
+    return gone
+
+
+@torch.no_grad()
+def logits_with(
+    model: Any,
+    inputs: dict[str, Tensor],
+    gone: dict[int, set[int]],
+    more: list[int] = (),  # type: ignore[assignment]
+    consecutive: Collection[int] = (),
+) -> tuple[Tensor, list[int]]:
+    """Logits of one unpadded prompt followed by the tokens `more`, with columns dropped in front of layers; survivors are
+    renumbered where the layer is in `consecutive`.
+
+    Returns:
+        ((S', V) logits of the positions that reach the end, their columns).
+    """
+    parts = anatomy(model)
+    ids = torch.cat([inputs["input_ids"], torch.tensor([list(more)], dtype=torch.long)], dim=1)
+    grids = {k: v for k, v in inputs.items() if k.endswith("grid_thw")}
+    pictures = {k: v for k, v in inputs.items() if k.startswith(("pixel", "image_grid", "video_grid"))}
+    length = ids.shape[1]
+    embeddings = parts.root.get_input_embeddings()(ids)
+    features = parts.root.get_image_features(**pictures).pooler_output
+    visual = parts.visual_mask(inputs["input_ids"])  # a generated token may be the placeholder's id by chance
+    visual = torch.nn.functional.pad(visual, (0, len(more)))
+    embeddings = embeddings.masked_scatter(visual[..., None], torch.cat(list(features)).to(embeddings.dtype))
+    if parts.mrope:
+        positions, _ = parts.root.get_rope_index(ids, mm_token_type_ids=visual.int(), **grids)
+    else:
+        positions = torch.arange(length)[None]
+    columns = torch.arange(length)
+    hidden = embeddings
+    for index, layer in enumerate(parts.layers):
+        if index in gone:
+            stay = torch.tensor([c not in gone[index] for c in columns.tolist()], dtype=torch.bool)
+            hidden, columns, positions = hidden[:, stay], columns[stay], positions[..., stay]
+            if index in consecutive and not parts.mrope:
+                positions = torch.arange(len(columns))[None]
+        size = len(columns)
+        mask = torch.full((1, 1, size, size), torch.finfo(hidden.dtype).min, dtype=hidden.dtype).triu(1)
+        hidden = layer(
+            hidden,
+            attention_mask=mask,
+            position_ids=None if parts.mrope else positions,
+            position_embeddings=parts.rotary(hidden, positions),
+        )
+    return model.lm_head(parts.language_model.norm(hidden))[0], columns.tolist()
