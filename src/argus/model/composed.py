@@ -125,7 +125,9 @@ class ArgusModel(ArgusPreTrainedModel):
         """Features of tiles (T, 3, H, W), before the connector."""
         return self.vision_tower(pixel_values, cls_attention=cls_attention, hidden_states=hidden_states)
 
-    def get_image_features(self, pixel_values: Tensor, context: ConnectorContext | None = None, **kwargs: Any) -> Tensor:
+    def get_image_features(
+        self, pixel_values: Tensor, context: ConnectorContext | None = None, **kwargs: Any
+    ) -> Tensor:
         """Visual tokens (T, M, D) of tiles (T, 3, H, W)."""
         return self.multi_modal_projector(self.encode_images(pixel_values), context)
 

@@ -48,7 +48,9 @@ class DualEncoderConfig(PretrainedConfig):
         logit_scale_init: float = 2.6592,
         **kwargs: Any,
     ) -> None:
-        self.vision_config = vision_config if isinstance(vision_config, ViTConfig) else ViTConfig(**(vision_config or {}))
+        self.vision_config = (
+            vision_config if isinstance(vision_config, ViTConfig) else ViTConfig(**(vision_config or {}))
+        )
         self.text_config = (
             text_config if isinstance(text_config, CLIPTextConfig) else CLIPTextConfig(**(text_config or {}))
         )

@@ -6,18 +6,15 @@ batch B / N see exactly the samples that one process with batch B sees.
 
 from __future__ import annotations
 
-import zlib
 from pathlib import Path
 
-import numpy as np
 from torch.utils.data import Dataset
 
 from argus.core.errors import DataError, RecipeError
-from argus.core.registry import build
 from argus.core.sample import Sample
 from argus.training.objectives.base import Item
 from argus.training.options import DataOptions
-from argus.world.domain import Domain
+from argus.world.data import choose, mixture
 
 
 class StageData(Dataset[Item]):
@@ -32,24 +29,17 @@ class StageData(Dataset[Item]):
     def __init__(self, options: DataOptions, length: int, questions: bool = True) -> None:
         self.options, self.length = options, length
         self.count = options.questions if questions else 0
-        self.domains: list[Domain] = [build("domain", n, options.domains.get(n)) for n in options.world]
+        self.world = mixture(options.world, options.domains) if options.world else []
         self.files = [sample for path in options.files for sample in _read(path)]
-        shares = [*options.world.values(), *([1.0] if self.files and not options.world else [])]
-        if self.files and options.world:
-            shares.append(sum(shares))  # files weigh as much as the whole world
-        self.cumulative = np.cumsum(shares) / np.sum(shares)
 
     def __len__(self) -> int:
         return self.length
 
     def __getitem__(self, index: int) -> Item:
         index += self.options.start
-        # A hash of the index picks the domain, so the mixture is even at every scale.
-        unit = zlib.crc32(index.to_bytes(8, "little")) / 2**32
-        which = int(np.searchsorted(self.cumulative, unit, side="right"))
-        if which >= len(self.domains):
-            return self.files[index % len(self.files)]
-        domain = self.domains[which]
+        if self.files and (not self.world or index % 2):  # files weigh as much as the whole world
+            return self.files[(index // 2 if self.world else index) % len(self.files)]
+        domain = choose(self.world, index)
         families = tuple(f for f in self.options.families if f in domain.families)
         return domain.draw("train", index, self.options.size, self.count, families), domain
 

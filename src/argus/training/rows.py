@@ -82,7 +82,11 @@ def assemble(samples: Sequence[Encoded], pad: int, packing: int = 0) -> dict[str
     length = -(-length // ROUND) * ROUND
     shape = (len(rows), length)
     ids, labels = torch.full(shape, pad), torch.full(shape, IGNORE)
-    position, sample, turn = torch.zeros(shape, dtype=torch.long), torch.full(shape, -1), torch.zeros(shape, dtype=torch.long)
+    position, sample, turn = (
+        torch.zeros(shape, dtype=torch.long),
+        torch.full(shape, -1),
+        torch.zeros(shape, dtype=torch.long),
+    )
     for r, row in enumerate(rows):
         at = 0
         for number in row:
@@ -105,7 +109,14 @@ def assemble(samples: Sequence[Encoded], pad: int, packing: int = 0) -> dict[str
             turn[r, at:end] = torch.tensor(which)
             at = end
     order = torch.tensor([i for row in rows for i in row])
-    return {"input_ids": ids, "labels": labels, "position_ids": position, "sample": sample, "turn": turn, "order": order}
+    return {
+        "input_ids": ids,
+        "labels": labels,
+        "position_ids": position,
+        "sample": sample,
+        "turn": turn,
+        "order": order,
+    }
 
 
 def visible(sample: Tensor, turn: Tensor) -> Tensor:

@@ -204,7 +204,9 @@ def train_stage(
         console().print(f"resuming from {last}", highlight=False)
     output = trainer.train(resume_from_checkpoint=last)
     log = [entry for entry in trainer.state.log_history if "loss" in entry]
-    seconds = sum(options.log_every * options.batch_size / e["samples_per_second"] for e in log if "samples_per_second" in e)
+    seconds = sum(
+        options.log_every * options.batch_size / e["samples_per_second"] for e in log if "samples_per_second" in e
+    )
     result = TrainResult(
         steps=output.global_step,
         samples=output.global_step * options.batch_size,
@@ -244,7 +246,8 @@ def load_weights(model: nn.Module, folder: Path) -> None:
     missing = [name for name in missing if name not in tied]
     if missing or unexpected:
         raise ModelError(
-            f"the saved weights do not fit the model: missing {missing[:4]}, unexpected {unexpected[:4]}", where=str(folder)
+            f"the saved weights do not fit the model: missing {missing[:4]}, unexpected {unexpected[:4]}",
+            where=str(folder),
         )
 
 

@@ -19,7 +19,7 @@ from argus.world.domain import COLOURS, DENSE_CLASSES, Domain, Question
 from argus.world.fonts import FACES
 from argus.world.objects import PALETTE
 from argus.world.tables import numbers
-from argus.world.text import UNIT, Line, character_cells, draw_lines, ink, measure, paper
+from argus.world.text import UNIT, Line, character_cells, draw_lines, measure, paper
 
 KINDS = ("bar", "line", "pie")
 LABELS = "ABCDEFGHKLMNPRSTUVXYZ"
@@ -105,7 +105,9 @@ class Charts(Domain):
                 start += 3.6 * value
         else:
             left, top, right, bottom = (v / UNIT for v in PLOT)
-            draw.line((px(left), px(top), px(left), px(bottom), px(right), px(bottom)), fill=scene.pen, width=max(1, n // 96))
+            draw.line(
+                (px(left), px(top), px(left), px(bottom), px(right), px(bottom)), fill=scene.pen, width=max(1, n // 96)
+            )
             if scene.kind == "bar":
                 for box, paint in zip(scene.boxes, paints, strict=True):
                     draw.rectangle([px(v) for v in box], fill=paint)
@@ -127,7 +129,8 @@ class Charts(Domain):
 
     def describe(self, scene: ChartsScene) -> str:
         marks = "; ".join(
-            f"{label} {colour} {value}" for label, colour, value in zip(scene.labels, scene.colours, scene.values, strict=True)
+            f"{label} {colour} {value}"
+            for label, colour, value in zip(scene.labels, scene.colours, scene.values, strict=True)
         )
         return f"{scene.kind} chart: {marks}"
 
@@ -250,7 +253,9 @@ def _value(domain: Charts, scene: ChartsScene, dice: Dice) -> Question | None:
     if not scene.printed:
         return None
     index = dice(len(scene.values))
-    text = dice.pick((f"What is the value of {scene.labels[index]}?", f"Which number belongs to {scene.labels[index]}?"))
+    text = dice.pick(
+        (f"What is the value of {scene.labels[index]}?", f"Which number belongs to {scene.labels[index]}?")
+    )
     options = numbers(scene.values[index], list(scene.values), dice, 4)
     return Question("value", text, str(scene.values[index]), options, (scene.boxes[index],))
 
@@ -260,7 +265,12 @@ def _compare(domain: Charts, scene: ChartsScene, dice: Dice) -> Question | None:
     yes = dice(2) == 1
     if (scene.values[a] > scene.values[b]) != yes:
         a, b = b, a
-    text = dice.pick((f"Is {scene.labels[a]} larger than {scene.labels[b]}?", f"Is the value of {scene.labels[a]} above that of {scene.labels[b]}?"))
+    text = dice.pick(
+        (
+            f"Is {scene.labels[a]} larger than {scene.labels[b]}?",
+            f"Is the value of {scene.labels[a]} above that of {scene.labels[b]}?",
+        )
+    )
     return Question("compare", text, "yes" if yes else "no", ("yes", "no"), (scene.boxes[a], scene.boxes[b]))
 
 
@@ -269,7 +279,12 @@ def _difference(domain: Charts, scene: ChartsScene, dice: Dice) -> Question | No
         return None
     a, b = dice.shuffled(range(len(scene.values)))[:2]
     answer = abs(scene.values[a] - scene.values[b])
-    text = dice.pick((f"By how much differ {scene.labels[a]} and {scene.labels[b]}?", f"What is the difference of {scene.labels[a]} and {scene.labels[b]}?"))
+    text = dice.pick(
+        (
+            f"By how much differ {scene.labels[a]} and {scene.labels[b]}?",
+            f"What is the difference of {scene.labels[a]} and {scene.labels[b]}?",
+        )
+    )
     others = [answer + d for d in (-20, -15, -10, -5, 5, 10, 15, 20) if answer + d >= 5]
     return Question("difference", text, str(answer), numbers(answer, others, dice, 4), (scene.boxes[a], scene.boxes[b]))
 
@@ -299,7 +314,9 @@ def _label(domain: Charts, scene: ChartsScene, dice: Dice) -> Question | None:
     if scene.kind == "line":
         return None
     index = dice(len(scene.values))
-    text = dice.pick((f"Which label has the {scene.colours[index]} part?", f"What is the {scene.colours[index]} one called?"))
+    text = dice.pick(
+        (f"Which label has the {scene.colours[index]} part?", f"What is the {scene.colours[index]} one called?")
+    )
     return Question("label", text, scene.labels[index], tuple(dice.shuffled(scene.labels)), (scene.boxes[index],))
 
 
@@ -322,7 +339,9 @@ def _half(domain: Charts, scene: ChartsScene, dice: Dice) -> Question | None:
     if not over or not under:
         return None  # both answers must be possible
     index = dice.pick(over if yes else under)
-    text = dice.pick((f"Is {scene.labels[index]} more than half?", f"Does {scene.labels[index]} take over half of the pie?"))
+    text = dice.pick(
+        (f"Is {scene.labels[index]} more than half?", f"Does {scene.labels[index]} take over half of the pie?")
+    )
     return Question("half", text, "yes" if yes else "no", ("yes", "no"), (scene.boxes[index],))
 
 

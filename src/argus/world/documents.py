@@ -141,7 +141,9 @@ def _read(scene: DocumentsScene, dice: Dice) -> Question | None:
     if len(scene.words) != 1:
         return None
     text = dice.pick(("What does the text say?", "Which word is written here?", "Read the word."))
-    return Question("read", text, _word(scene.words[0]), _among(_word(scene.words[0]), scene, dice), (ink(scene.words[0]),))
+    return Question(
+        "read", text, _word(scene.words[0]), _among(_word(scene.words[0]), scene, dice), (ink(scene.words[0]),)
+    )
 
 
 def _read_place(scene: DocumentsScene, dice: Dice) -> Question | None:
@@ -153,7 +155,9 @@ def _read_place(scene: DocumentsScene, dice: Dice) -> Question | None:
     elif index == len(scene.words) - 1:
         text = dice.pick(("What is the bottom word?", "Read the last line."))
     else:
-        text = dice.pick((f"What is the {ORDINALS[index] if index < 3 else f'{index + 1}th'} word?", f"Read line {index + 1}."))
+        text = dice.pick(
+            (f"What is the {ORDINALS[index] if index < 3 else f'{index + 1}th'} word?", f"Read line {index + 1}.")
+        )
     line = scene.words[index]
     return Question("read_place", text, _word(line), _among(_word(line), scene, dice), (ink(line),))
 
@@ -190,7 +194,9 @@ def _order(scene: DocumentsScene, dice: Dice) -> Question | None:
     a, b = sorted(dice.shuffled(range(len(scene.words)))[:2])
     yes = dice(2) == 1
     upper, lower = (scene.words[a], scene.words[b]) if yes else (scene.words[b], scene.words[a])
-    text = dice.pick((f'Is "{_word(upper)}" above "{_word(lower)}"?', f'Does "{_word(upper)}" come before "{_word(lower)}"?'))
+    text = dice.pick(
+        (f'Is "{_word(upper)}" above "{_word(lower)}"?', f'Does "{_word(upper)}" come before "{_word(lower)}"?')
+    )
     return Question("order", text, "yes" if yes else "no", ("yes", "no"), (ink(upper), ink(lower)))
 
 

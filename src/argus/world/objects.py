@@ -257,7 +257,11 @@ def _existence(domain: Objects, scene: ObjectsScene, dice: Dice) -> Question | N
                 colour, shape = dice.pick(COLOURS), dice.pick(SHAPES)
     article = "an" if colour[0] in "aeiou" else "a"
     text = dice.pick(
-        (f"Is there {article} {colour} {shape}?", f"Can you see {article} {colour} {shape}?", f"Does the picture show {article} {colour} {shape}?")
+        (
+            f"Is there {article} {colour} {shape}?",
+            f"Can you see {article} {colour} {shape}?",
+            f"Does the picture show {article} {colour} {shape}?",
+        )
     )
     boxes = tuple(t.box for t in scene.things if (t.colour, t.shape) == (colour, shape))
     return Question("existence", text, "yes" if yes else "no", ("yes", "no"), boxes, trap=trap)
@@ -281,7 +285,9 @@ def _count(domain: Objects, scene: ObjectsScene, dice: Dice) -> Question | None:
     if kind == 0:
         low, high = domain.options.min_objects, domain.options.max_objects
         options = tuple(str(n) for n in range(low, high + 1))
-        text = dice.pick(("How many things are there?", "Count the things in the picture.", "What is the number of things?"))
+        text = dice.pick(
+            ("How many things are there?", "Count the things in the picture.", "What is the number of things?")
+        )
         return Question("count", text, str(len(scene.things)), options, tuple(t.box for t in scene.things))
     attribute, names = ("colour", COLOURS) if kind == 1 else ("shape", SHAPES)
     counts = Counter(getattr(t, attribute) for t in scene.things)
@@ -307,7 +313,9 @@ def _position(domain: Objects, scene: ObjectsScene, dice: Dice) -> Question | No
     if min(abs(x - 0.5), abs(y - 0.5)) < 0.05:
         return None  # on a border between quarters
     answer = PLACES[2 * (y > 0.5) + (x > 0.5)]
-    text = dice.pick((f"In which quarter is the {phrase}?", f"Where is the {phrase}?", f"Which corner is the {phrase} nearest to?"))
+    text = dice.pick(
+        (f"In which quarter is the {phrase}?", f"Where is the {phrase}?", f"Which corner is the {phrase} nearest to?")
+    )
     return Question("position", text, answer, tuple(dice.shuffled(PLACES)), (thing.box,))
 
 
@@ -348,7 +356,12 @@ def _nearest(domain: Objects, scene: ObjectsScene, dice: Dice) -> Question | Non
     if not rivals or min(rivals) < 1.44 * others[0][0]:
         return None
     options = tuple(dice.shuffled(colours))
-    text = dice.pick((f"What colour is the thing nearest to the {phrase}?", f"Which colour has the closest neighbour of the {phrase}?"))
+    text = dice.pick(
+        (
+            f"What colour is the thing nearest to the {phrase}?",
+            f"Which colour has the closest neighbour of the {phrase}?",
+        )
+    )
     return Question("nearest", text, others[0][1], options, (thing.box, others[0][2]))
 
 
@@ -372,7 +385,9 @@ def _comparison(domain: Objects, scene: ObjectsScene, dice: Dice) -> Question | 
     more, fewer = dice.pick(pairs)
     if not yes:
         more, fewer = fewer, more
-    text = dice.pick((f"Are there more {more} things than {fewer} things?", f"Are {more} things more frequent than {fewer} things?"))
+    text = dice.pick(
+        (f"Are there more {more} things than {fewer} things?", f"Are {more} things more frequent than {fewer} things?")
+    )
     boxes = tuple(t.box for t in scene.things if t.colour in (more, fewer))
     return Question("comparison", text, "yes" if yes else "no", ("yes", "no"), boxes)
 
@@ -384,7 +399,12 @@ def _odd_one_out(domain: Objects, scene: ObjectsScene, dice: Dice) -> Question |
         return None
     odd = next(t for t in scene.things if counts[getattr(t, attribute)] == 1)
     answer = getattr(odd, attribute)
-    text = dice.pick((f"One thing has another {attribute} than all others. Which {attribute}?", f"What {attribute} is the odd one out?"))
+    text = dice.pick(
+        (
+            f"One thing has another {attribute} than all others. Which {attribute}?",
+            f"What {attribute} is the odd one out?",
+        )
+    )
     return Question("odd_one_out", text, answer, _choices(answer, names, dice), (odd.box,))
 
 
@@ -393,7 +413,13 @@ def _locate(domain: Objects, scene: ObjectsScene, dice: Dice) -> Question | None
     if found is None:
         return None
     thing, phrase = found
-    text = dice.pick((f"Give the box of the {phrase}.", f"Locate the {phrase} with a box.", f"Where exactly is the {phrase}? Answer with a box."))
+    text = dice.pick(
+        (
+            f"Give the box of the {phrase}.",
+            f"Locate the {phrase} with a box.",
+            f"Where exactly is the {phrase}? Answer with a box.",
+        )
+    )
     return Question("locate", text, box_text(thing.box), (), (thing.box,))
 
 
@@ -409,10 +435,16 @@ def _caption(domain: Objects, scene: ObjectsScene, dice: Dice) -> Question | Non
 
 ASK: dict[str, Callable[[Objects, ObjectsScene, Dice], Question | None]] = {
     "existence": _existence,
-    "colour": _attribute("colour", COLOURS, ("What colour is the {}?", "Which colour has the {}?", "Name the colour of the {}.")),
-    "shape": _attribute("shape", SHAPES, ("What shape is the {}?", "Which shape has the {}?", "Name the shape of the {}.")),
+    "colour": _attribute(
+        "colour", COLOURS, ("What colour is the {}?", "Which colour has the {}?", "Name the colour of the {}.")
+    ),
+    "shape": _attribute(
+        "shape", SHAPES, ("What shape is the {}?", "Which shape has the {}?", "Name the shape of the {}.")
+    ),
     "size": _attribute("size", SIZES, ("How large is the {}?", "What size is the {}?")),
-    "texture": _attribute("texture", TEXTURES, ("What pattern does the {} have?", "Is the {} plain, striped, dotted or checkered?")),
+    "texture": _attribute(
+        "texture", TEXTURES, ("What pattern does the {} have?", "Is the {} plain, striped, dotted or checkered?")
+    ),
     "count": _count,
     "position": _position,
     "relation": _relation,

@@ -101,7 +101,11 @@ def stamp(shape: str, texture: str, d: int, rotation: int) -> tuple[Image.Image,
 
 
 def paint(
-    picture: Image.Image, at: tuple[int, int], body: Image.Image, marks: Image.Image | None, colour: tuple[int, int, int]
+    picture: Image.Image,
+    at: tuple[int, int],
+    body: Image.Image,
+    marks: Image.Image | None,
+    colour: tuple[int, int, int],
 ) -> None:
     """Paste a shape in its colour; marks are a darker shade of it, or a lighter one on dark colours."""
     picture.paste(colour, at, body)

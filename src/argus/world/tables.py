@@ -149,13 +149,24 @@ def _shown(scene: TablesScene) -> list[int]:
 def _lookup(domain: Tables, scene: TablesScene, dice: Dice) -> Question | None:
     r, c = dice(len(scene.rows)), dice(len(scene.headings))
     name, heading, value = scene.rows[r], scene.headings[c], scene.values[r][c]
-    text = dice.pick((f"What is the {heading} of {name}?", f"Which value has {name} under {heading}?", f"Look up {heading} for {name}."))
+    text = dice.pick(
+        (
+            f"What is the {heading} of {name}?",
+            f"Which value has {name} under {heading}?",
+            f"Look up {heading} for {name}.",
+        )
+    )
     return Question("lookup", text, str(value), numbers(value, _shown(scene), dice), (domain.cell(scene, r, c),))
 
 
 def _inverse(domain: Tables, scene: TablesScene, dice: Dice) -> Question | None:
     r, c = dice(len(scene.rows)), dice(len(scene.headings))
-    text = dice.pick((f"Who has {scene.values[r][c]} under {scene.headings[c]}?", f"Whose {scene.headings[c]} is {scene.values[r][c]}?"))
+    text = dice.pick(
+        (
+            f"Who has {scene.values[r][c]} under {scene.headings[c]}?",
+            f"Whose {scene.headings[c]} is {scene.values[r][c]}?",
+        )
+    )
     return Question("inverse", text, scene.rows[r], tuple(dice.shuffled(scene.rows)), (domain.cell(scene, r, c),))
 
 
@@ -176,7 +187,12 @@ def _compare(domain: Tables, scene: TablesScene, dice: Dice) -> Question | None:
     if (scene.values[a][c] > scene.values[b][c]) != yes:
         a, b = b, a
     heading = scene.headings[c]
-    text = dice.pick((f"Is the {heading} of {scene.rows[a]} higher than that of {scene.rows[b]}?", f"Has {scene.rows[a]} more {heading} than {scene.rows[b]}?"))
+    text = dice.pick(
+        (
+            f"Is the {heading} of {scene.rows[a]} higher than that of {scene.rows[b]}?",
+            f"Has {scene.rows[a]} more {heading} than {scene.rows[b]}?",
+        )
+    )
     boxes = (domain.cell(scene, a, c), domain.cell(scene, b, c))
     return Question("compare", text, "yes" if yes else "no", ("yes", "no"), boxes)
 
@@ -190,10 +206,20 @@ def _arithmetic(domain: Tables, scene: TablesScene, dice: Dice) -> Question | No
     heading = scene.headings[c]
     if dice(2):
         answer = x + y
-        text = dice.pick((f"What is the sum of the {heading} of {scene.rows[a]} and {scene.rows[b]}?", f"Add the {heading} of {scene.rows[a]} and {scene.rows[b]}."))
+        text = dice.pick(
+            (
+                f"What is the sum of the {heading} of {scene.rows[a]} and {scene.rows[b]}?",
+                f"Add the {heading} of {scene.rows[a]} and {scene.rows[b]}.",
+            )
+        )
     else:
         answer = abs(x - y)
-        text = dice.pick((f"By how much differ {scene.rows[a]} and {scene.rows[b]} in {heading}?", f"What is the difference in {heading} of {scene.rows[a]} and {scene.rows[b]}?"))
+        text = dice.pick(
+            (
+                f"By how much differ {scene.rows[a]} and {scene.rows[b]} in {heading}?",
+                f"What is the difference in {heading} of {scene.rows[a]} and {scene.rows[b]}?",
+            )
+        )
     boxes = (domain.cell(scene, a, c), domain.cell(scene, b, c))
     return Question("arithmetic", text, str(answer), numbers(answer, [], dice), boxes)
 
@@ -212,8 +238,12 @@ def _heading(domain: Tables, scene: TablesScene, dice: Dice) -> Question | None:
     if c > 1 and c != len(scene.headings) - 1:
         return None
     others = dice.shuffled([h for h in HEADINGS if h != scene.headings[c]])[:3]
-    text = dice.pick((f"What is the heading of the {where} column of numbers?", f"What does the {where} column of numbers show?"))
-    return Question("heading", text, scene.headings[c], tuple(dice.shuffled([scene.headings[c], *others])), (ink(scene.lines[c]),))
+    text = dice.pick(
+        (f"What is the heading of the {where} column of numbers?", f"What does the {where} column of numbers show?")
+    )
+    return Question(
+        "heading", text, scene.headings[c], tuple(dice.shuffled([scene.headings[c], *others])), (ink(scene.lines[c]),)
+    )
 
 
 ASK: dict[str, Callable[[Tables, TablesScene, Dice], Question | None]] = {

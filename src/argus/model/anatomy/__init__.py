@@ -19,6 +19,7 @@ __all__ = ["anatomy", "families"]
 
 # model_type in the config -> class. The first line of a class's docstring describes it in listings.
 FAMILIES: dict[str, str] = {
+    "argus": "argus.model.anatomy.argus:Argus",
     "llava": "argus.model.anatomy.llava:Llava",
     "qwen2_5_vl": "argus.model.anatomy.qwen2_5_vl:Qwen25VL",
 }

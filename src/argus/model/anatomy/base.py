@@ -8,7 +8,7 @@ tile of a picture, or a frame of a video. A crop's tokens are numbered in raster
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,10 +97,12 @@ class Anatomy(ABC):
         projector: the connector; the vision tower itself where it is part of it.
         layers: the decoder layers.
         rotary: makes (cos, sin) from position ids.
+        picture_inputs: arguments of `root` that say a forward pass has pictures.
         mrope: position ids are (3, B, S) of time, row and column instead of (B, S).
         connector_mixes: one visual token sees several patches, so that patches cannot be dropped before the connector.
     """
 
+    picture_inputs: tuple[str, ...] = ("pixel_values", "pixel_values_videos", "mm_encoder_outputs", "image_features")
     mrope: bool = False
     connector_mixes: bool = False
 
@@ -189,6 +191,14 @@ class Anatomy(ABC):
         """(M, D) visual tokens in placeholder order, from the output of `features_module`."""
         return output.flatten(0, -2)
 
+    def tower_options(self, kinds: Collection[str]) -> dict[str, Any]:
+        """Arguments that make the vision tower itself give attention of some kinds (`cls`, `received`)."""
+        return {}
+
+    def output_scores(self, output: Any) -> dict[str, Tensor]:
+        """Attention on patches, mean over heads, that the tower's output holds because of `tower_options`: kind -> (G, N)."""
+        return {}
+
     @property
     @abstractmethod
     def encoder_attention(self) -> nn.Module:
@@ -200,7 +210,7 @@ class Anatomy(ABC):
         return rows * columns
 
     def token_scores(self, patch_scores: list[Tensor], inputs: Mapping[str, Any]) -> Tensor:
-        """Scores of patches, a tensor per call of `encoder_attention`, to scores (T,) of visual tokens in crop order."""
+        """Scores of patches, a tensor per call of `encoder_attention`, to scores (T,) of tokens in crop order."""
         return torch.cat([s.flatten() for s in patch_scores])
 
 

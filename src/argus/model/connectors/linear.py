@@ -1,6 +1,6 @@
 """The linear connector of LLaVA (Visual Instruction Tuning, arXiv 2304.08485): one matrix per patch token.
 
-    v = W z + b        z (B, N, C) -> v (B, N, D)
+v = W z + b        z (B, N, C) -> v (B, N, D)
 """
 
 from __future__ import annotations

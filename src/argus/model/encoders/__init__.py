@@ -3,7 +3,12 @@
 from argus.core.registry import Component
 
 COMPONENTS = (
-    Component("encoder", "vit", "argus.model.encoders.vit:ViTEncoder", "plain pre-norm ViT with CLS and a cheap CLS attention row"),
+    Component(
+        "encoder",
+        "vit",
+        "argus.model.encoders.vit:ViTEncoder",
+        "plain pre-norm ViT with CLS and a cheap CLS attention row",
+    ),
     Component(
         "encoder",
         "transformers",

@@ -22,7 +22,15 @@ from argus.core.registry import Options
 from argus.model.features import VisualFeatures
 
 # Prefix tokens (CLS first, then registers) by model type; SigLIP has none.
-CLS_FAMILIES = ("clip_vision_model", "dinov2", "dinov2_with_registers", "vit", "vit_mae", "deit", "metaclip_2_vision_model")
+CLS_FAMILIES = (
+    "clip_vision_model",
+    "dinov2",
+    "dinov2_with_registers",
+    "vit",
+    "vit_mae",
+    "deit",
+    "metaclip_2_vision_model",
+)
 PLAIN_FAMILIES = ("siglip_vision_model", "siglip2_vision_model")
 
 
@@ -63,7 +71,8 @@ class TransformersTower(nn.Module):
         kind = config.model_type
         if kind not in (*CLS_FAMILIES, *PLAIN_FAMILIES):
             raise UnsupportedError(
-                f"vision towers of type '{kind}' are not known", hint=f"Known: {', '.join((*CLS_FAMILIES, *PLAIN_FAMILIES))}."
+                f"vision towers of type '{kind}' are not known",
+                hint=f"Known: {', '.join((*CLS_FAMILIES, *PLAIN_FAMILIES))}.",
             )
         if kind == "vit_mae":
             config.mask_ratio = 0.0  # a tower sees the whole picture
@@ -76,7 +85,9 @@ class TransformersTower(nn.Module):
         size = config.image_size
         self.image_size = size if isinstance(size, int) else size[0]
 
-    def forward(self, pixel_values: Tensor, *, cls_attention: bool = False, hidden_states: bool = False) -> VisualFeatures:
+    def forward(
+        self, pixel_values: Tensor, *, cls_attention: bool = False, hidden_states: bool = False
+    ) -> VisualFeatures:
         """Encode tiles.
 
         Args:
@@ -88,14 +99,18 @@ class TransformersTower(nn.Module):
             UnsupportedError: the row was asked of a tower without CLS.
         """
         if cls_attention and not self.has_cls:
-            raise UnsupportedError(f"a {self.config.model_type} tower has no CLS token, so there is no CLS attention row")
+            raise UnsupportedError(
+                f"a {self.config.model_type} tower has no CLS token, so there is no CLS attention row"
+            )
         blocks = self.blocks()
         index = self.feature_layer % (len(blocks) + 1)  # hidden state `index` is the output of block `index - 1`
         inputs: list[Tensor] = []
         hook = None
         if cls_attention:
             attention = _self_attention(blocks[index - 1])
-            hook = attention.register_forward_pre_hook(lambda _, args, kwargs: inputs.append(_first(args, kwargs)), with_kwargs=True)
+            hook = attention.register_forward_pre_hook(
+                lambda _, args, kwargs: inputs.append(_first(args, kwargs)), with_kwargs=True
+            )
         try:
             output = self.tower(pixel_values.to(self.dtype), output_hidden_states=True, **self._extra(pixel_values))
         finally:
@@ -105,7 +120,9 @@ class TransformersTower(nn.Module):
         state = states[index]
         tokens = state[:, self.prefix :]
         if self.config.model_type == "vit_mae":
-            tokens = tokens.gather(1, output.ids_restore[..., None].expand_as(tokens))  # it shuffles patches even unmasked
+            tokens = tokens.gather(
+                1, output.ids_restore[..., None].expand_as(tokens)
+            )  # it shuffles patches even unmasked
         rows, columns = (s // self.patch_size for s in pixel_values.shape[-2:])
         row = self._row(attention, inputs[0]) if cls_attention else None
         if row is not None and self.config.model_type == "vit_mae":

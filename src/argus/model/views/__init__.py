@@ -2,4 +2,6 @@
 
 from argus.core.registry import Component
 
-COMPONENTS = (Component("view", "square", "argus.model.views.square:Square", "one square tile: stretched, padded or cropped"),)
+COMPONENTS = (
+    Component("view", "square", "argus.model.views.square:Square", "one square tile: stretched, padded or cropped"),
+)

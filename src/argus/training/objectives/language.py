@@ -48,7 +48,10 @@ class Language(Objective):
             ids = tokenizer(text, truncation=True, max_length=self.options.max_length).input_ids
             return Encoded([], [ids], [list(ids)], independent=False)
         drawing, domain = item
-        prefix = [tokenizer.bos_token_id, *tokenizer("User: " + domain.describe(drawing.scene), add_special_tokens=False).input_ids]
+        prefix = [
+            tokenizer.bos_token_id,
+            *tokenizer("User: " + domain.describe(drawing.scene), add_special_tokens=False).input_ids,
+        ]
         questions = [f"\n{q.text}\nAssistant:" for q in drawing.questions]
         answers = [f" {q.answer}{tokenizer.eos_token}" for q in drawing.questions]
         asked = tokenizer(questions, add_special_tokens=False).input_ids

@@ -22,9 +22,10 @@ from torch.nn import functional as F
 from argus.core.errors import DataError, UnsupportedError
 from argus.core.images import load_image
 from argus.core.registry import Options
-from argus.core.sample import ImagePart, Message, Sample, TextPart
+from argus.core.sample import ImagePart, Message, Sample
 from argus.training.objectives.base import Batch, Item, Objective
 from argus.training.rows import IGNORE, Encoded, assemble, bias, supervised, visible
+from argus.world.data import conversation
 
 
 class SFTOptions(Options):
@@ -60,7 +61,9 @@ class SFT(Objective):
         """
         turns = [i for i, m in enumerate(sample.messages) if m.role == "assistant"]
         if not turns:
-            raise DataError("no assistant turn, so nothing to learn", where=str(sample.metadata.get("source", sample.id)))
+            raise DataError(
+                "no assistant turn, so nothing to learn", where=str(sample.metadata.get("source", sample.id))
+            )
         ids: list[list[int]] = []
         marks: list[list[int]] = []
         if self.options.turns == "independent":
@@ -108,12 +111,14 @@ class SFT(Objective):
         return flat
 
     def collate(self, items: Sequence[Item]) -> Batch:
-        samples = [item if isinstance(item, Sample) else _conversation(*item) for item in items]
+        samples = [item if isinstance(item, Sample) else conversation(item[0]) for item in items]
         pictures = [[load_image(p, where=s.id) for p in s.images()] for s in samples]
         flat = [p for group in pictures for p in group]
         pixels = self.processor.image_processor(images=flat, return_tensors="pt").pixel_values if flat else None
         self.visual_tokens = self.processor.image_token_count()
-        batch: Batch = assemble([self.encode(s) for s in samples], self.processor.tokenizer.pad_token_id, self.options.packing)
+        batch: Batch = assemble(
+            [self.encode(s) for s in samples], self.processor.tokenizer.pad_token_id, self.options.packing
+        )
         order = batch.pop("order").tolist()
         if pixels is not None:
             starts = [0]
@@ -171,16 +176,3 @@ def _shared_prefix(ids: Sequence[Sequence[int]], image: int) -> int:
     if any(list(other[:length]) != list(first[:length]) for other in ids[1:]):
         raise UnsupportedError("the chat template writes pictures differently in different turns")
     return length
-
-
-def _conversation(drawing: Any, domain: Any) -> Sample:
-    """A drawing's questions as a conversation whose first turn shows the picture."""
-    from PIL import Image
-
-    picture = ImagePart(Image.fromarray(drawing.pixels))
-    messages = []
-    for index, question in enumerate(drawing.questions):
-        parts = [picture] if index == 0 else []
-        messages.append(Message("user", [*parts, TextPart(question.text)]))
-        messages.append(Message("assistant", [TextPart(question.answer)]))
-    return Sample(drawing.id, messages)

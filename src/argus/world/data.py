@@ -1,0 +1,116 @@
+"""The world as a stream of drawings and samples: mixtures, conversations, single questions, priors."""
+
+from __future__ import annotations
+
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from argus.core.registry import build
+from argus.core.sample import ImagePart, Message, Sample, TextPart
+from argus.world.domain import Domain, Drawing, Question, Split
+
+
+def mixture(
+    domains: Mapping[str, float], options: Mapping[str, Mapping[str, object]] | None = None
+) -> list[tuple[Domain, float]]:
+    """Domains built from their options, each with the upper end of its share of [0, 1)."""
+    ends = np.cumsum(list(domains.values())) / sum(domains.values())
+    built = [build("domain", name, (options or {}).get(name)) for name in domains]
+    return [(domain, float(end)) for domain, end in zip(built, ends, strict=True)]
+
+
+def choose(domains: list[tuple[Domain, float]], index: int) -> Domain:
+    """The domain of item `index`: a hash of the index decides, so a mixture is even at every scale and the same everywhere."""
+    unit = zlib.crc32(index.to_bytes(8, "little")) / 2**32
+    return next((domain for domain, end in domains if unit < end), domains[-1][0])
+
+
+def drawings(
+    domains: Mapping[str, float], split: Split, start: int, count: int, *, size: int = 96, questions: int = 8
+) -> Iterator[tuple[Drawing, Domain]]:
+    """Drawings `start`..`start + count` of a mixture of domains."""
+    mixed = mixture(domains)
+    for index in range(start, start + count):
+        domain = choose(mixed, index)
+        yield domain.draw(split, index, size, questions), domain
+
+
+def conversation(drawing: Drawing) -> Sample:
+    """All questions of a drawing as one conversation; the first turn shows the picture."""
+    picture = ImagePart(Image.fromarray(drawing.pixels))
+    messages = []
+    for index, question in enumerate(drawing.questions):
+        messages.append(Message("user", [*([picture] if index == 0 else []), TextPart(question.text)]))
+        messages.append(Message("assistant", [TextPart(question.answer)]))
+    return Sample(drawing.id, messages, metadata={"picture": drawing.id, "domain": drawing.id.split("/")[0]})
+
+
+def single(drawing: Drawing, number: int, picture: Image.Image | None = None) -> Sample:
+    """Question `number` of a drawing as an evaluation item.
+
+    Args:
+        picture: the decoded picture, to be shared by the questions of one drawing.
+    """
+    question: Question = drawing.questions[number]
+    shown = ImagePart(picture or Image.fromarray(drawing.pixels))
+    return Sample(
+        f"{drawing.id}/{number}",
+        [Message("user", [shown, TextPart(question.text)])],
+        target=question.answer,
+        options=list(question.options),
+        metadata={
+            "picture": drawing.id,
+            "domain": drawing.id.split("/")[0],
+            "family": question.family,
+            "boxes": [list(box) for box in question.boxes],
+            "trap": question.trap,
+            "facts": list(question.facts),
+        },
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Prior:
+    """What can be guessed about one family without looking.
+
+    Args:
+        family: question family.
+        count: questions counted.
+        chance: mean of 1 / options.
+        answer, share: the most frequent answer and its share.
+    """
+
+    family: str
+    count: int
+    chance: float
+    answer: str
+    share: float
+
+    @property
+    def ratio(self) -> float:
+        """Share of the most frequent answer over chance; the world keeps it below 1.3."""
+        return self.share / self.chance
+
+
+def priors(domain: Domain, split: Split = "test", scenes: int = 3000, questions: int = 8) -> list[Prior]:
+    """The answer priors of a domain's closed families."""
+    answers: dict[str, Counter[str]] = {}
+    chances: dict[str, list[float]] = {}
+    for index in range(scenes):
+        scene = domain.scene(domain.rng(split, index))
+        for question in domain.questions(scene, domain.rng(split, index, 1), questions):
+            if question.options:
+                answers.setdefault(question.family, Counter())[question.answer] += 1
+                chances.setdefault(question.family, []).append(1 / len(question.options))
+    rows = []
+    for family in domain.families:
+        if family in answers:
+            answer, count = answers[family].most_common(1)[0]
+            total = answers[family].total()
+            rows.append(Prior(family, total, float(np.mean(chances[family])), answer, count / total))
+    return rows
