@@ -33,8 +33,9 @@ def logits_with(
     more: list[int] = (),  # type: ignore[assignment]
     consecutive: Collection[int] = (),
 ) -> tuple[Tensor, list[int]]:
-    """Logits of one unpadded prompt followed by the tokens `more`, with columns dropped in front of layers; survivors are
-    renumbered where the layer is in `consecutive`.
+    """Logits of one unpadded prompt followed by the tokens `more`, with columns dropped in front of layers.
+
+    Survivors are renumbered where the layer is in `consecutive`.
 
     Returns:
         ((S', V) logits of the positions that reach the end, their columns).
@@ -45,7 +46,8 @@ def logits_with(
     pictures = {k: v for k, v in inputs.items() if k.startswith(("pixel", "image_grid", "video_grid"))}
     length = ids.shape[1]
     embeddings = parts.root.get_input_embeddings()(ids)
-    features = parts.root.get_image_features(**pictures).pooler_output
+    features = parts.root.get_image_features(**pictures)
+    features = getattr(features, "pooler_output", features)
     visual = parts.visual_mask(inputs["input_ids"])  # a generated token may be the placeholder's id by chance
     visual = torch.nn.functional.pad(visual, (0, len(more)))
     embeddings = embeddings.masked_scatter(visual[..., None], torch.cat(list(features)).to(embeddings.dtype))

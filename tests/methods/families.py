@@ -19,15 +19,14 @@ from transformers import (
     SiglipVisionConfig,
 )
 
+from argus.model.composed import ArgusConfig, ArgusForConditionalGeneration
+from argus.model.encoders.vit import ViTConfig
+
 IMAGE, PAD, LAYERS = 60, 0, 3
 
 
-def llava(attention: str = "sdpa", encoder: str = "clip", side: int = 24, heads: int = 4) -> PreTrainedModel:
-    """LLaVA with 6 x 6 visual tokens per picture and grouped queries."""
-    vision = {"clip": CLIPVisionConfig, "siglip": SiglipVisionConfig}[encoder](
-        hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=4, image_size=side, patch_size=4
-    )
-    text = LlamaConfig(
+def _llama(heads: int) -> LlamaConfig:
+    return LlamaConfig(
         vocab_size=64,
         hidden_size=32,
         intermediate_size=64,
@@ -38,13 +37,29 @@ def llava(attention: str = "sdpa", encoder: str = "clip", side: int = 24, heads:
         pad_token_id=PAD,
         eos_token_id=2,
     )
+
+
+def llava(attention: str = "sdpa", encoder: str = "clip", side: int = 24, heads: int = 4) -> PreTrainedModel:
+    """LLaVA with 6 x 6 visual tokens per picture and grouped queries."""
+    vision = {"clip": CLIPVisionConfig, "siglip": SiglipVisionConfig}[encoder](
+        hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=4, image_size=side, patch_size=4
+    )
     config = LlavaConfig(
         vision_config=vision,
-        text_config=text,
+        text_config=_llama(heads),
         image_token_id=IMAGE,
         vision_feature_select_strategy="default" if encoder == "clip" else "full",
     )
     return _made(LlavaForConditionalGeneration, config, attention)
+
+
+def argus(attention: str = "sdpa", vision: Any = None) -> PreTrainedModel:
+    """A model composed by Argus, of the same sizes as `llava`."""
+    vision = vision or ViTConfig(
+        hidden_size=32, num_hidden_layers=3, num_attention_heads=2, intermediate_size=64, image_size=24, patch_size=4
+    )
+    config = ArgusConfig(vision_config=vision, text_config=_llama(4), image_token_id=IMAGE)
+    return _made(ArgusForConditionalGeneration, config, {"text_config": attention})
 
 
 def qwen(attention: str = "sdpa") -> PreTrainedModel:
@@ -83,7 +98,7 @@ def qwen(attention: str = "sdpa") -> PreTrainedModel:
     return _made(Qwen2_5_VLForConditionalGeneration, config, attention)
 
 
-def _made(cls: Any, config: Any, attention: str) -> PreTrainedModel:
+def _made(cls: Any, config: Any, attention: str | dict[str, str]) -> PreTrainedModel:
     torch.manual_seed(0)
     model = cls._from_config(config, attn_implementation=attention).eval()
     with torch.no_grad():
@@ -152,7 +167,11 @@ class Family:
     inputs: Callable[..., dict[str, Tensor]]
 
 
-FAMILIES: dict[str, Family] = {"llava": Family(llava, llava_inputs), "qwen2_5_vl": Family(qwen, qwen_inputs)}
+FAMILIES: dict[str, Family] = {
+    "argus": Family(argus, llava_inputs),
+    "llava": Family(llava, llava_inputs),
+    "qwen2_5_vl": Family(qwen, qwen_inputs),
+}
 
 
 def cast(inputs: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:

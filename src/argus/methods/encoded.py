@@ -103,17 +103,19 @@ class Encoder:
         offset = max((p.picture + 1 for e in self.encodings for p in e.pieces), default=0)
         pieces = [replace(p, picture=p.picture + offset) for p in self.anatomy.pieces(inputs)]
         self.encodings.append(Encoding(pieces, inputs))
-        if self.kinds:
-            self._calls = {kind: [] for kind in self.kinds}
+        options = self.anatomy.tower_options(self.kinds)
+        self._calls = {} if options else {kind: [] for kind in self.kinds}
+        if self._calls:
             self._watch = watch(self.anatomy.encoder_attention, self._listen)
+        return (args, {**kwargs, **options}) if options else None
 
     @torch.no_grad()
     def _listen(self, call: AttentionCall) -> None:
         patches = self.anatomy.patches_per_call(self.encodings[-1].inputs, call.key.shape[2])
-        if "cls" in self.kinds:
+        if "cls" in self._calls:
             first = torch.zeros(len(call.query), 1, dtype=torch.long, device=call.query.device)
             self._calls["cls"].append(attention_rows(call, first).mean(1)[:, 0, -patches:])  # (G, N)
-        if "received" in self.kinds:
+        if "received" in self._calls:
             weights = torch.zeros(call.query.shape[0], call.query.shape[2], device=call.query.device)
             weights[:, -patches:] = 1
             self._calls["received"].append(mean_attention(call, weights).mean(1)[:, -patches:])
@@ -126,7 +128,8 @@ class Encoder:
         if output is None:  # the tower failed: forget the call
             self.encodings.pop()
             return
-        for kind, calls in self._calls.items():
+        given = {kind: [scores] for kind, scores in self.anatomy.output_scores(output).items()}
+        for kind, calls in (self._calls | given).items():
             encoding.scores[kind] = self.anatomy.token_scores(calls, encoding.inputs)
         self._calls = {}
 

@@ -31,8 +31,6 @@ from argus.methods.reduction.base import Reducer, Rows, Step, everything, text_r
 from argus.methods.reduction.scores import fingerprint
 from argus.model.anatomy.base import Anatomy, VisualTokens
 
-_PIXELS = ("pixel_values", "pixel_values_videos", "mm_encoder_outputs")
-
 
 @dataclass(slots=True)
 class Record:
@@ -137,7 +135,7 @@ class LayerPlan:
 
     def _root(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._seen = None
-        if any(kwargs.get(name) is not None and len(kwargs[name]) for name in _PIXELS):
+        if any(kwargs.get(name) is not None and len(kwargs[name]) for name in self.anatomy.picture_inputs):
             ids = kwargs.get("input_ids", args[0] if args else None)
             if ids is None:
                 raise UnsupportedError("visual tokens are found by input_ids, and the model was given only embeddings.")

@@ -196,7 +196,7 @@ class Anatomy(ABC):
         return {}
 
     def output_scores(self, output: Any) -> dict[str, Tensor]:
-        """Attention on patches, mean over heads, that the tower's output holds because of `tower_options`: kind -> (G, N)."""
+        """What the tower's output holds because of `tower_options`: kind -> (G, N) attention, mean over heads."""
         return {}
 
     @property
