@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
 
@@ -19,7 +18,7 @@ from argus.methods.layer_plan import LayerPlan
 from argus.methods.reduction.base import Reducer
 from argus.model.anatomy import anatomy
 
-_plans: WeakKeyDictionary[nn.Module, LayerPlan] = WeakKeyDictionary()
+_PLAN = "_argus_layer_plan"  # attribute of the root module while anything is attached
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +81,7 @@ class Attachment:
         self.name, self.options, self.reducer = name, reducer.options, reducer
         self.depends_on_question = reducer.depends_on_question
         parts = anatomy(model)
-        self._key = parts.root
-        plan = _plans.get(parts.root)
+        plan = getattr(parts.root, _PLAN, None)
         if plan is None:
             plan = LayerPlan(parts)
         try:
@@ -92,7 +90,8 @@ class Attachment:
             if not plan.reducers:
                 plan.close()
             raise
-        _plans[parts.root] = self._plan = plan
+        self._plan: LayerPlan = plan
+        setattr(parts.root, _PLAN, plan)
 
     @property
     def attached(self) -> bool:
@@ -105,14 +104,12 @@ class Attachment:
             self._records = list(self._plan.reducers[self.reducer])
             self._plan.remove(self.reducer)
             if not self._plan.reducers:
-                _plans.pop(self._key, None)
+                delattr(self._plan.anatomy.root, _PLAN)
 
     def __enter__(self) -> Attachment:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.detach()
 
     @property
@@ -130,9 +127,7 @@ class Attachment:
                 strict=True,
             )
             for crop, cells, kept, present in parts:
-                entries.append(
-                    Kept(record.layer, crop.item, crop.image, crop.tile, crop.grid, cells[kept], int(present.sum()))
-                )
+                entries.append(Kept(record.layer, crop.item, crop.image, crop.tile, crop.grid, cells[kept], int(present.sum())))
         return entries
 
     @property

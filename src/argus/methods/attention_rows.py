@@ -156,7 +156,7 @@ def mean_attention(call: AttentionCall, weights: Tensor) -> Tensor:
         torch.einsum("bhrk,br->bhk", block.nan_to_num(0.0), weights[:, rows].to(block.dtype))
         for rows, block in attention_row_blocks(call)
     )
-    return total / weights.sum(-1).clamp(min=1e-12)[:, None, None]  # type: ignore[operator]
+    return total / weights.sum(-1).clamp(min=1e-12)[:, None, None]
 
 
 def _mask_rows(call: AttentionCall, rows: Tensor) -> Tensor | None:

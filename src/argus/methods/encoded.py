@@ -128,7 +128,7 @@ class Encoder:
         if output is None:  # the tower failed: forget the call
             self.encodings.pop()
             return
-        given = {kind: [scores] for kind, scores in self.anatomy.output_scores(output).items()}
+        given: dict[Kind, list[Tensor]] = {kind: [scores] for kind, scores in self.anatomy.output_scores(output).items()}
         for kind, calls in (self._calls | given).items():
             encoding.scores[kind] = self.anatomy.token_scores(calls, encoding.inputs)
         self._calls = {}

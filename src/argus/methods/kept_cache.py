@@ -2,13 +2,13 @@
 
 Once visual tokens are dropped, each decoder layer keeps keys and values of its own subset of the sequence. To
 everything outside - `generate`, masks, position ids, cropping - the layer still reports the length of the whole
-sequence; the positions it really holds are in `columns`. Because that record lives in the cache, it follows it
-wherever it goes: beams, copies, crops, chunks.
+sequence; what it really holds is its layout. Because that lives in the cache, it follows it wherever it goes: beams,
+copies, crops, chunks.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -27,28 +27,67 @@ class Shift:
     by: Tensor
 
 
-class KeptLayer(DynamicLayer):
-    """Keys and values (B, H, L, d) of some columns of a sequence.
+@dataclass(frozen=True, slots=True, eq=False)
+class Layout:
+    """Which columns of a sequence a cache layer holds. Layers with equal content share one, so changes are made once.
 
-    Attributes:
-        columns: (B, L) which column of the sequence each entry is; -1 is padding of items that kept fewer.
-        length: columns that the layer has seen, whether kept or not.
-        shifts: the drops that renumbered later positions; empty where positions stay what they were.
-        ragged: whether any entry is padding.
+    Args:
+        columns: (B, L) column of each entry, ascending; -1 is an entry that nothing may look at.
+        length: columns that the layer has seen, held or not.
+        ragged: whether there may be entries of -1.
+        shifts: drops that renumbered later positions.
     """
 
-    def __init__(self, columns: Tensor, length: int) -> None:
-        super().__init__()
-        self.columns, self.length = columns, length
-        self.shifts: list[Shift] = []
-        self.ragged = False
+    columns: Tensor
+    length: int
+    ragged: bool = False
+    shifts: tuple[Shift, ...] = ()
+    _changed: dict[Any, tuple[Any, Any]] = field(default_factory=dict, repr=False)
 
     def shift(self) -> Tensor | None:
-        """(B,) how far a position behind everything in the cache moves forward; None where nothing was renumbered."""
+        """(B,) how far a position behind everything moves forward; None where nothing was renumbered."""
         return torch.stack([s.by for s in self.shifts]).sum(0) if self.shifts else None
 
+    def select(self, items: Tensor) -> Layout:
+        """Rows `items` of the batch: beams that were reordered, prompts that were repeated."""
+        asked, changed = self._changed.get(id(items), (None, None))
+        if asked is not items or changed is None:
+            rows = items.to(self.columns.device)
+            shifts = tuple(Shift(s.first, s.last, s.by[rows]) for s in self.shifts)
+            changed = Layout(self.columns[rows], self.length, self.ragged, shifts)
+            self._changed[id(items)] = items, changed
+        return changed
+
+    def repeated(self, times: int) -> Layout:
+        """Each row of the batch `times` times in a row."""
+        if ("repeated", times) not in self._changed:
+            rows = torch.arange(len(self.columns), device=self.columns.device).repeat_interleave(times)
+            self._changed["repeated", times] = rows, self.select(rows)
+        return self._changed["repeated", times][1]
+
+    def cropped(self, length: int) -> Layout:
+        """Only the first `length` columns."""
+        if ("cropped", length) not in self._changed:
+            if any(s.first < length <= s.last for s in self.shifts):
+                raise UnsupportedError("a cache cannot be cropped in the middle of a picture whose tokens were dropped.")
+            columns = self.columns.masked_fill(self.columns >= length, -1)
+            held = (columns >= 0).any(0)
+            width = int(held.nonzero().max()) + 1 if held.any() else 0
+            ragged = bool((columns[:, :width] < 0).any())
+            shifts = tuple(s for s in self.shifts if s.last < length)
+            self._changed["cropped", length] = None, Layout(columns[:, :width], length, ragged, shifts)
+        return self._changed["cropped", length][1]
+
+
+class KeptLayer(DynamicLayer):
+    """Keys and values (B, H, L, d) of the columns in `layout` (B, L)."""
+
+    def __init__(self, layout: Layout) -> None:
+        super().__init__()
+        self.layout = layout
+
     def get_seq_length(self) -> int:
-        return self.length
+        return self.layout.length
 
     def crop(self, tokens_to_remove: int) -> None:
         """Forgets the last `-tokens_to_remove` columns of the sequence."""
@@ -56,46 +95,33 @@ class KeptLayer(DynamicLayer):
             raise ValueError("crop takes a negative number: how many tokens to forget")
         if tokens_to_remove == 0:
             return
-        length = self.length + tokens_to_remove
-        if any(s.first < length <= s.last for s in self.shifts):
-            raise UnsupportedError("a cache cannot be cropped in the middle of a picture whose tokens were dropped.")
-        self.shifts = [s for s in self.shifts if s.last < length]
-        self.length = length
-        gone = self.columns >= self.length
-        entries = self.columns.shape[1]
-        stay = ~(gone | (self.columns < 0)).all(0)
-        width = int(stay.nonzero().max()) + 1 if stay.any() else 0
-        self.columns = self.columns.masked_fill(gone, -1)[:, :width]
-        self.ragged = self.ragged and bool((self.columns < 0).any())
-        if width < entries and self.is_initialized:
+        self.layout = self.layout.cropped(self.layout.length + tokens_to_remove)
+        if self.keys is not None and self.values is not None:
+            width = self.layout.columns.shape[1]
             self.keys, self.values = self.keys[..., :width, :], self.values[..., :width, :]
 
     def reset(self) -> None:
         super().reset()
-        self.columns, self.length = self.columns[:, :0], 0
-        self.shifts, self.ragged = [], False
+        self.layout = Layout(self.layout.columns[:, :0], 0)
 
-    def reorder_cache(self, beam_idx: Tensor) -> None:
+    def reorder_cache(self, beam_idx: torch.LongTensor) -> None:
         super().reorder_cache(beam_idx)
-        self._select(beam_idx)
+        self.layout = self.layout.select(beam_idx)
 
     def batch_select_indices(self, indices: Tensor) -> None:
         super().batch_select_indices(indices)
-        self._select(indices)
+        self.layout = self.layout.select(indices)
 
     def batch_repeat_interleave(self, repeats: int) -> None:
         super().batch_repeat_interleave(repeats)
-        self._select(torch.arange(len(self.columns), device=self.columns.device).repeat_interleave(repeats))
-
-    def _select(self, items: Tensor) -> None:
-        items = items.to(self.columns.device)
-        self.columns = self.columns[items]
-        self.shifts = [Shift(s.first, s.last, s.by[items]) for s in self.shifts]
+        self.layout = self.layout.repeated(repeats)
 
 
-def kept_layer(cache: Cache, index: int, batch: int, device: torch.device) -> KeptLayer:
-    """The cache's layer as one that may hold fewer columns; a plain dynamic layer is replaced by one with the same
-    content.
+def kept_layer(cache: Cache, index: int, whole: Layout) -> KeptLayer:
+    """The cache's layer as one that may hold fewer columns; a plain dynamic layer is replaced, its content kept.
+
+    Args:
+        whole: the layout of a layer that holds everything the cache has seen.
 
     Raises:
         UnsupportedError: a cache whose layers have one common, fixed or windowed length.
@@ -111,9 +137,8 @@ def kept_layer(cache: Cache, index: int, batch: int, device: torch.device) -> Ke
             "visual tokens needs.",
             hint="Use the default DynamicCache (no cache_implementation).",
         )
-    length = layer.get_seq_length()
-    kept = KeptLayer(torch.arange(length, device=device).expand(batch, -1), length)
-    if layer.is_initialized:
+    kept = KeptLayer(whole)
+    if layer.keys is not None and layer.values is not None:
         kept.lazy_initialization(layer.keys, layer.values)
         kept.keys, kept.values = layer.keys, layer.values
     cache.layers[index] = kept

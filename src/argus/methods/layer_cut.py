@@ -19,8 +19,8 @@ class Cut:
     """Which positions of a chunk of S tokens take part.
 
     Args:
-        columns: (B, L) positions in the chunk, ascending; -1 is padding on the left.
-        ragged: whether there is any padding.
+        columns: (B, L) positions in the chunk, ascending; -1 is a place that nothing looks at.
+        ragged: whether there is any -1.
     """
 
     columns: Tensor
@@ -38,13 +38,14 @@ class Cut:
         return out.scatter(1, index[..., None].expand(-1, -1, x.shape[-1]), x)[:, :length]
 
 
-def cut_of(alive: Tensor) -> Cut:
-    """The cut that keeps the True positions of (B, S)."""
-    counts = alive.sum(1).tolist()
+def cut_of(there: Tensor, seen: Tensor) -> Cut:
+    """The cut that takes the positions that are `there` (B, S), of which only those also `seen` can be looked at."""
+    counts = there.sum(1).tolist()
     longest = max(counts)
-    order = alive.int().argsort(dim=1, stable=True)[:, alive.shape[1] - longest :]  # (B, L), alive ones last
-    ragged = min(counts) != longest
-    return Cut(order.masked_fill(~alive.gather(1, order), -1) if ragged else order, ragged)
+    order = there.int().argsort(dim=1, stable=True)[:, there.shape[1] - longest :]  # (B, L), those there last
+    visible = (there & seen).gather(1, order)
+    ragged = not bool(visible.all())
+    return Cut(order.masked_fill(~visible, -1) if ragged else order, ragged)
 
 
 def cut_rotary(embeddings: tuple[Tensor, Tensor], cut: Cut) -> tuple[Tensor, Tensor]:
@@ -56,16 +57,14 @@ def cut_rotary(embeddings: tuple[Tensor, Tensor], cut: Cut) -> tuple[Tensor, Ten
     return cos, sin
 
 
-def cut_mask(
-    mask: Tensor | None, cut: Cut | None, keys: Tensor, ragged: bool, queries: int, flash: bool
-) -> Tensor | None:
+def cut_mask(mask: Tensor | None, cut: Cut | None, keys: Tensor, ragged: bool, queries: int, flash: bool) -> Tensor | None:
     """The attention mask of a layer that holds `keys` and asks with the positions of `cut`.
 
     Args:
         mask: the whole sequence's: None (causal), (B, K) padding, or (B | 1, H | 1, S, K) bool or additive float.
         cut: the queries; None for all S.
-        keys: (B, L_k) columns of the whole sequence that the layer holds, the chunk's own last; -1 is padding.
-        ragged: whether `keys` has padding.
+        keys: (B, L_k) columns of the whole sequence that the layer holds, the chunk's own last; -1 cannot be seen.
+        ragged: whether there may be any -1, so that the mask has to be written out.
         queries: L, how many positions ask.
         flash: the kernel takes (B, K) padding masks.
     """
@@ -94,10 +93,17 @@ def cut_mask(
 
 
 def _see_self(mask: Tensor, cut: Cut | None, width: int) -> Tensor:
-    """Lets padding queries see themselves, so that no row of the softmax is empty."""
+    """Lets queries that nobody looks at see themselves, so that no row of the softmax is empty."""
     if cut is None or not cut.ragged:
         return mask
     length = cut.columns.shape[1]
     own = torch.arange(width, device=mask.device) == torch.arange(width - length, width, device=mask.device)[:, None]
     free = own & (cut.columns < 0)[:, None, :, None]  # (B, 1, L, L_k)
     return mask.masked_fill(free, 0.0 if mask.is_floating_point() else True)
+
+
+def with_bias(mask: Tensor, bias: Tensor, dtype: torch.dtype) -> Tensor:
+    """A 4-D mask made additive, plus a bias (B, L_k) on each key."""
+    if not mask.is_floating_point():
+        mask = torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(~mask, torch.finfo(dtype).min)
+    return mask + bias[:, None, None, :].to(dtype)

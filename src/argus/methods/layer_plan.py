@@ -25,8 +25,8 @@ from torch import Tensor, nn
 from argus.core.errors import UnsupportedError
 from argus.methods.attention_rows import AttentionCall, Watch, attention_rows, mean_attention, watch
 from argus.methods.encoded import Encoder
-from argus.methods.kept_cache import KeptLayer, Shift, kept_layer
-from argus.methods.layer_cut import Cut, cut_mask, cut_of, cut_rotary
+from argus.methods.kept_cache import KeptLayer, Layout, Shift, kept_layer
+from argus.methods.layer_cut import Cut, cut_mask, cut_of, cut_rotary, with_bias
 from argus.methods.reduction.base import Reducer, Rows, Step, everything, text_rows
 from argus.methods.reduction.scores import fingerprint
 from argus.model.anatomy.base import Anatomy, VisualTokens
@@ -51,8 +51,10 @@ class Run:
         present: (T,) bool, which are still there.
         real: (B, S) bool, False at padding.
         encoded: the crops' (encoding, index), in the chunk's order.
-        alive: (B, S) bool, positions that still take part; None while all do.
-        cut: `alive` as indices.
+        there, seen: (B, S) bool, positions that are still in the sequence, and that may still be looked at; None
+            while all.
+        cut: the same as indices.
+        bias: (B, S) added to the attention logits of a key; None while zero.
         shift: (B, S) how far each position moves forward; None while none does.
         shifts: drops of this chunk that renumber.
         attention: rows -> (B, H, S) attention of the layer that just ran.
@@ -63,12 +65,21 @@ class Run:
     present: Tensor
     real: Tensor
     encoded: list[Any] = field(default_factory=list)
-    alive: Tensor | None = None
+    there: Tensor | None = None
+    seen: Tensor | None = None
+    bias: Tensor | None = None
     cut: Cut | None = None
     shift: Tensor | None = None
     shifts: list[tuple[int, Tensor]] = field(default_factory=list)
     attention: dict[Rows, Tensor] = field(default_factory=dict)
     memo: dict[Any, Any] = field(default_factory=dict)
+
+    def whole(self, length: int, like: Tensor) -> Layout:
+        """The layout of a cache layer that holds all of the `length` columns before this chunk."""
+        if ("whole", length) not in self.memo:
+            columns = torch.arange(length, device=like.device).expand(len(like), -1)
+            self.memo["whole", length] = Layout(columns, length)
+        return self.memo["whole", length]
 
 
 class LayerPlan:
@@ -95,12 +106,15 @@ class LayerPlan:
     def add(self, reducer: Reducer) -> None:
         """Adds a reducer; at one layer, reducers act in the order in which they were added."""
         reducer.check(self.anatomy)
-        kernel = self.anatomy.language_model.config._attn_implementation  # type: ignore[union-attr]
+        kernel = self.anatomy.language_model.config._attn_implementation
         if kernel == "flex_attention":
             raise UnsupportedError(
                 "flex_attention builds its masks for whole sequences, and visual tokens cannot be dropped from them.",
                 hint="Load the model with attn_implementation sdpa, eager or flash_attention_2.",
             )
+        types = getattr(self.anatomy.language_model.config, "layer_types", None) or []
+        if set(types) - {"full_attention"}:
+            raise UnsupportedError(f"decoder layers of types {sorted(set(types))} do not all see the whole sequence.")
         self.reducers[reducer] = []
         self._schedule()
 
@@ -176,16 +190,15 @@ class LayerPlan:
         past = cache.get_seq_length(index) if cache is not None else 0
         if run.tokens is not None:
             for reducer in self.steps.get(index, ()):
-                self._step(run, index, reducer, hidden, past)
+                self._step(run, index, reducer, hidden)
             if index in self.rows:
                 self._watch = watch(_attention(layer), lambda call: self._listen(run, self.rows[index], call))
         held = cache.layers[index] if cache is not None and index < len(cache.layers) else None
-        if run.cut is None and not isinstance(held, KeptLayer):
+        if run.cut is None and run.bias is None and not isinstance(held, KeptLayer):
             return None
         if cache is not None:
-            held = kept_layer(cache, index, len(hidden), hidden.device)
-        kwargs = dict(kwargs)
-        kwargs.update(self._inputs(run, hidden, kwargs, held, past))
+            held = kept_layer(cache, index, run.whole(past, hidden))
+        kwargs = {**kwargs, **self._inputs(run, hidden, kwargs, held)}
         if run.cut is None:
             return args, kwargs
         hidden = run.cut.take(hidden)
@@ -205,51 +218,63 @@ class LayerPlan:
             return (run.cut.put(output[0], length), *output[1:])
         return run.cut.put(output, length)
 
-    def _inputs(
-        self, run: Run, hidden: Tensor, kwargs: dict[str, Any], held: KeptLayer | None, past: int
-    ) -> dict[str, Any]:
+    def _inputs(self, run: Run, hidden: Tensor, kwargs: dict[str, Any], held: KeptLayer | None) -> dict[str, Any]:
         """The layer's rotary embeddings, position ids and mask; its cache is told which columns it gets."""
-        mask, ids = kwargs.get("attention_mask"), kwargs.get("position_ids")
-        key = (id(run.cut), id(held.columns) if held else None, id(mask), len(run.shifts))
+        layout = held.layout if held is not None else None
+        # Of the tensors in the key, the memo keeps a reference, so that their ids stay theirs.
+        key = (id(run.cut), id(layout), id(kwargs.get("attention_mask")), id(run.bias))
         if key not in run.memo:
-            batch, length = hidden.shape[:2]
-            chunk = torch.arange(length, device=hidden.device).expand(batch, -1) if run.cut is None else run.cut.columns
-            ragged = run.cut is not None and run.cut.ragged
-            keys = chunk
-            if held is not None:
-                keys = torch.cat([held.columns, torch.where(chunk < 0, chunk, chunk + past)], dim=1)
-                ragged = ragged or held.ragged
-            flash = "flash" in str(self.anatomy.language_model.config._attn_implementation)  # type: ignore[union-attr]
-            changed: dict[str, Any] = {"attention_mask": cut_mask(mask, run.cut, keys, ragged, chunk.shape[1], flash)}
-            shift = run.shift
-            before = held.shift() if held is not None else None
+            changed, after = self._cut_inputs(run, hidden, kwargs, layout)
+            run.memo[key] = changed, after, (run.cut, layout, kwargs.get("attention_mask"), run.bias)
+        changed, after, _ = run.memo[key]
+        if held is not None:
+            held.layout = after
+        return changed
+
+    def _cut_inputs(
+        self, run: Run, hidden: Tensor, kwargs: dict[str, Any], layout: Layout | None
+    ) -> tuple[dict[str, Any], Layout]:
+        batch, length = hidden.shape[:2]
+        ids = kwargs.get("position_ids")
+        keys = torch.arange(length, device=hidden.device).expand(batch, -1) if run.cut is None else run.cut.columns
+        queries, ragged, past = keys.shape[1], run.cut is not None and run.cut.ragged, 0
+        shift, shifts = run.shift, tuple(Shift(last, last, by) for last, by in run.shifts)
+        if layout is not None:
+            past, ragged = layout.length, ragged or layout.ragged
+            keys = torch.cat([layout.columns, torch.where(keys < 0, keys, keys + past)], dim=1)
+            before = layout.shift()
             if before is not None:
                 shift = before[:, None].expand(-1, length) if shift is None else shift + before[:, None]
-            if shift is not None:
-                if ids is None:
-                    raise UnsupportedError(
-                        "consecutive positions need position ids, which this model's layers do not get."
-                    )
-                moved = ids - shift  # (B, S)
-                moved = moved if run.cut is None else run.cut.take(moved)
-                changed["position_embeddings"] = self.anatomy.rotary(hidden, moved)
-            elif run.cut is not None:
-                changed["position_embeddings"] = cut_rotary(kwargs["position_embeddings"], run.cut)
-            if ids is not None:
-                # Flash kernels take a jump in position ids for a border between packed sequences.
-                changed["position_ids"] = None if flash else ids if run.cut is None else run.cut.take(ids)
-            # The originals are kept beside the result so that their ids stay theirs while the memo lives.
-            run.memo[key] = changed, keys, ragged, (run.cut, held.columns if held else None, mask)
-        changed, keys, ragged, _ = run.memo[key]
-        if held is not None:
-            held.columns, held.ragged = keys, ragged
-            held.length = past + hidden.shape[1]
-            held.shifts = held.shifts + [Shift(past, past + last, by) for last, by in run.shifts]
-        return changed
+            shifts = layout.shifts + tuple(Shift(past, past + last, by) for last, by in run.shifts)
+        flash = "flash" in str(self.anatomy.language_model.config._attn_implementation)
+        if flash and ids is not None and bool((ids.diff(dim=-1) < 0).any()):
+            raise UnsupportedError("several sequences packed into one row cannot be reduced with flash attention.")
+        mask = cut_mask(kwargs.get("attention_mask"), run.cut, keys, ragged or run.bias is not None, queries, flash)
+        if run.bias is not None:
+            if layout is not None or flash or mask is None:
+                raise UnsupportedError(
+                    "a soft mask is for training: it needs a kernel that takes one, and no KV cache.",
+                    hint="Use attn_implementation sdpa or eager, and use_cache=False.",
+                )
+            bias = run.bias if run.cut is None else run.cut.take(run.bias)
+            mask = with_bias(mask, bias, hidden.dtype)
+        changed: dict[str, Any] = {"attention_mask": mask}
+        if shift is not None:
+            if ids is None:
+                raise UnsupportedError("renumbering needs position ids, which this model's decoder layers do not get.")
+            moved = ids - shift  # (B, S)
+            moved = moved if run.cut is None else run.cut.take(moved)
+            changed["position_embeddings"] = self.anatomy.rotary(hidden, moved)
+        elif run.cut is not None:
+            changed["position_embeddings"] = cut_rotary(kwargs["position_embeddings"], run.cut)
+        if ids is not None:
+            # Flash kernels take a jump in position ids for a border between packed sequences.
+            changed["position_ids"] = None if flash else ids if run.cut is None else run.cut.take(ids)
+        return changed, Layout(keys, past + length, ragged, shifts)
 
     # -- what a reducer sees and does
 
-    def _step(self, run: Run, index: int, reducer: Reducer, hidden: Tensor, past: int) -> None:
+    def _step(self, run: Run, index: int, reducer: Reducer, hidden: Tensor) -> None:
         tokens = run.tokens
         assert tokens is not None
 
@@ -258,25 +283,29 @@ class LayerPlan:
 
         def fingerprints() -> Tensor:
             pixels = {id(e): self.anatomy.vision_pixels(e.inputs) for e, _ in run.encoded}
-            return torch.stack([fingerprint(pixels[id(e)][g]) for e, g in run.encoded]).to(tokens.crop.device)[
-                tokens.crop
-            ]
+            return torch.stack([fingerprint(pixels[id(e)][g]) for e, g in run.encoded]).to(tokens.crop.device)[tokens.crop]
 
-        step = Step(
-            index, tokens, run.present, hidden, run.real, lambda rows: run.attention[rows], patches, fingerprints
-        )
+        step = Step(index, tokens, run.present, hidden, run.real, lambda rows: run.attention[rows], patches, fingerprints)
+        bias = reducer.bias(step)
+        if bias is not None:
+            placed = torch.zeros(run.real.shape, dtype=bias.dtype, device=bias.device)
+            placed = placed.index_put((tokens.item, tokens.column), bias)
+            run.bias = placed if run.bias is None else run.bias + placed
         kept = reducer.keep(step) & run.present
         self.reducers[reducer].append(Record(index, tokens, run.present, kept))
         gone = run.present & ~kept
         run.present = kept
         if not gone.any():
             return
-        alive = torch.ones_like(run.real) if run.alive is None else run.alive
         item, column = tokens.item[gone], tokens.column[gone]
-        leaving = torch.zeros_like(alive)
+        leaving = torch.zeros_like(run.real)
         leaving[item, column] = True
-        run.alive = alive & ~leaving
-        run.cut = cut_of(run.alive)
+        everywhere = torch.ones_like(run.real)
+        run.there = everywhere if run.there is None else run.there
+        run.seen = (everywhere if run.seen is None else run.seen) & ~leaving
+        if reducer.options.apply == "drop":
+            run.there = run.there & ~leaving
+        run.cut = cut_of(run.there, run.seen)
         if reducer.options.positions == "consecutive" and not self.anatomy.mrope:
             moved = leaving.cumsum(1)
             run.shift = moved if run.shift is None else run.shift + moved
@@ -287,7 +316,7 @@ class LayerPlan:
         """Reads the wanted rows of a layer's attention, aligned with the chunk: (B, H, S)."""
         real, tokens = run.real, run.tokens
         assert tokens is not None
-        alive = real if run.alive is None else real & run.alive
+        alive = real if run.seen is None else real & run.seen
         for rows in wanted:
             if rows == "last":
                 last = torch.arange(real.shape[1], device=real.device).masked_fill(~real, -1).max(1).values

@@ -43,6 +43,11 @@ class ReducerOptions(Options):
         description="consecutive: survivors are renumbered; original: they keep their place. "
         "Models with row and column positions (mRoPE) always keep them.",
     )
+    apply: Literal["drop", "mask"] = Field(
+        "drop",
+        description="drop: tokens leave the sequence; mask: they stay in it, unseen. The results are equal; masking keeps "
+        "shapes fixed and saves nothing.",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +60,8 @@ class Step:
         present: (T,) bool, which of them are still there.
         hidden: (B, S, D) input of the layer, aligned with the prompt; positions dropped earlier hold zeros.
         real: (B, S) bool, False at padding.
-        attention: (rows) -> (B, H, S), attention of the previous layer averaged over query rows; what `rows` may be
-            follows from `Reducer.attention`.
+        attention: (rows) -> (B, H, S), attention of the previous layer averaged over query rows, one of those that the
+            reducer's score lists. Without gradient.
         patches: (kind) -> (T,), attention in the vision encoder: of the CLS query ("cls"), or received by a patch
             from all patches ("received").
         fingerprints: () -> (T,) int64, a number made from the pixels of each token's crop.
@@ -82,16 +87,21 @@ def text_rows(tokens: VisualTokens, real: Tensor) -> Tensor:
     return real & ~visual & (visual.cumsum(1) > 0)
 
 
-class Score(Protocol):
-    """Gives each visual token a number (T,); greater is more worth keeping."""
+class Score(ABC):
+    """Gives each visual token a number (T,); greater is more worth keeping.
 
-    attention: tuple[Rows, ...]  # rows of the previous layer's attention that it reads
-    patches: Literal["cls", "received"] | None  # encoder attention that it reads
-    fingerprints: bool  # whether it reads pixels' fingerprints
+    Attributes:
+        attention: rows of the previous layer's attention that it reads.
+        patches: attention in the encoder that it reads.
+    """
 
-    def check(self, anatomy: Anatomy) -> Score:
-        """Itself, or what stands in for it on this model; raises UnsupportedError where nothing can."""
+    attention: tuple[Rows, ...] = ()
+    patches: Literal["cls", "received"] | None = None
 
+    def check(self, anatomy: Anatomy) -> None:  # noqa: B027 - most scores work on every model
+        """Adapts to a model; raises UnsupportedError, with the reason, if it cannot work there."""
+
+    @abstractmethod
     def __call__(self, step: Step) -> Tensor: ...
 
 
@@ -120,8 +130,8 @@ class Reducer(ABC):
         self.options = options
 
     def check(self, anatomy: Anatomy) -> None:
-        """Adapts to a model before anything runs; raises UnsupportedError, with the reason, if it cannot work there."""
-        self.score = self.score.check(anatomy)
+        """Adapts to a model, before anything runs; raises UnsupportedError, with the reason, if it cannot work there."""
+        self.score.check(anatomy)
         layers = self.layers(len(anatomy.layers))
         if any(not 0 <= layer < len(anatomy.layers) for layer in layers):
             raise UnsupportedError(
@@ -135,6 +145,13 @@ class Reducer(ABC):
     def keep(self, step: Step) -> Tensor:
         """(T,) bool: which visual tokens enter the layer; entries that are not present do not matter."""
         return self.select(self.score(step), step.tokens, step.present)
+
+    def bias(self, step: Step) -> Tensor | None:
+        """(T,) added to the attention logits of a token as a key, in this layer and all later ones; None for nothing.
+
+        A soft mask for training: the logarithm of a gate in (0, 1]. Gradients flow through it.
+        """
+        return None
 
 
 def everything(tokens: VisualTokens) -> Tensor:

@@ -31,7 +31,7 @@ from argus.methods.reduction.scores import EncoderAttention
 from argus.methods.reduction.selectors import TopK
 
 
-class Options(ReducerOptions):
+class FasterVLMOptions(ReducerOptions):
     """Options of FasterVLM."""
 
     keep: float = Field(0.25, ge=0, le=1, description="share of each crop's visual tokens that is kept")
@@ -49,9 +49,10 @@ class Options(ReducerOptions):
 class FasterVLM(Reducer):
     """Keeps the patches with the most CLS attention."""
 
-    Options = Options
+    Options = FasterVLMOptions
+    options: FasterVLMOptions
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: FasterVLMOptions) -> None:
         super().__init__(options)
         self.score, self.select = EncoderAttention(options.without_cls), TopK(options.keep, options.tokens)
 

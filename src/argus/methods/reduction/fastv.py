@@ -26,7 +26,7 @@ from argus.methods.reduction.scores import LayerAttention
 from argus.methods.reduction.selectors import TopK
 
 
-class Options(ReducerOptions):
+class FastVOptions(ReducerOptions):
     """Options of FastV."""
 
     layer: int = Field(2, ge=1, description="K: the number of layers that see all visual tokens")
@@ -35,10 +35,11 @@ class Options(ReducerOptions):
 class FastV(Reducer):
     """Keeps the visual tokens that the last prompt token attends to in layer K."""
 
-    Options = Options
+    Options = FastVOptions
+    options: FastVOptions
     depends_on_question = True
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: FastVOptions) -> None:
         super().__init__(options)
         self.layer = options.layer
         self.score, self.select = LayerAttention("last"), TopK(options.keep, per="item")

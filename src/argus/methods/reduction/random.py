@@ -16,7 +16,7 @@ from argus.methods.reduction.scores import RandomScore
 from argus.methods.reduction.selectors import TopK
 
 
-class Options(ReducerOptions):
+class RandomOptions(ReducerOptions):
     """Options of random pruning."""
 
     seed: int = Field(0, ge=0, lt=2**31, description="seed of the draw")
@@ -26,9 +26,10 @@ class Options(ReducerOptions):
 class Random(Reducer):
     """Keeps a uniformly drawn set."""
 
-    Options = Options
+    Options = RandomOptions
+    options: RandomOptions
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: RandomOptions) -> None:
         super().__init__(options)
         self.layer = options.layer
         self.score, self.select = RandomScore(options.seed), TopK(options.keep)

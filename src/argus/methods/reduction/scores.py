@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from argus.core.errors import UnsupportedError
-from argus.methods.reduction.base import Rows, Step
+from argus.methods.reduction.base import Rows, Score, Step
 from argus.model.anatomy.base import Anatomy
 
 
-class EncoderAttention:
+class EncoderAttention(Score):
     """Attention of the encoder block that made the features, mean over heads.
 
     `cls`: the row of the CLS query over the patches (softmax over all keys, CLS included, not renormalised).
@@ -29,14 +29,11 @@ class EncoderAttention:
         without_cls: what to do when the encoder has no CLS token.
     """
 
-    attention: tuple[Rows, ...] = ()
-    fingerprints = False
-
     def __init__(self, without_cls: Literal["error", "received"] = "received") -> None:
         self.without_cls = without_cls
-        self.patches: Literal["cls", "received"] = "cls"
+        self.patches = "cls"
 
-    def check(self, anatomy: Anatomy) -> EncoderAttention:
+    def check(self, anatomy: Anatomy) -> None:
         if not anatomy.has_cls:
             if self.without_cls == "error":
                 raise UnsupportedError(
@@ -44,45 +41,31 @@ class EncoderAttention:
                     hint="Use without_cls: received to score patches by the attention they receive.",
                 )
             self.patches = "received"
-        return self
 
     def __call__(self, step: Step) -> Tensor:
-        return step.patches(self.patches)
+        return step.patches("cls" if self.patches == "cls" else "received")
 
 
-class LayerAttention:
+class LayerAttention(Score):
     """Attention on each visual token in the previous decoder layer, mean over heads and over the chosen query rows.
 
     Args:
         rows: `last`, the last prompt token; `text`, text behind the first visual token; `visual`, all visual tokens.
     """
 
-    patches = None
-    fingerprints = False
-
     def __init__(self, rows: Rows) -> None:
         self.rows: Rows = rows
-        self.attention: tuple[Rows, ...] = (rows,)
-
-    def check(self, anatomy: Anatomy) -> LayerAttention:
-        return self
+        self.attention = (rows,)
 
     def __call__(self, step: Step) -> Tensor:
         return step.attention(self.rows).mean(1)[step.tokens.item, step.tokens.column]
 
 
-class RandomScore:
+class RandomScore(Score):
     """Uniform in [0, 1): a pure function of (seed, pixels of the crop, cell), in every batch and on every device."""
-
-    attention: tuple[Rows, ...] = ()
-    patches = None
-    fingerprints = True
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
-
-    def check(self, anatomy: Anatomy) -> RandomScore:
-        return self
 
     def __call__(self, step: Step) -> Tensor:
         seeded = mix(step.fingerprints() ^ mix(torch.full_like(step.tokens.cell, self.seed)))

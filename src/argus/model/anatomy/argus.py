@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
@@ -18,11 +18,11 @@ class Argus(Anatomy):
 
     @property
     def vision_tower(self) -> nn.Module:
-        return self.root.vision_tower  # type: ignore[return-value]
+        return self.root.vision_tower
 
     @property
     def projector(self) -> nn.Module:
-        return self.root.multi_modal_projector  # type: ignore[return-value]
+        return self.root.multi_modal_projector
 
     @property
     def connector_mixes(self) -> bool:  # type: ignore[override]
@@ -34,7 +34,7 @@ class Argus(Anatomy):
 
     def pieces(self, inputs: Mapping[str, Any]) -> list[Piece]:
         pixels = inputs["pixel_values"]
-        grid = self.root.visual_grid(*pixels.shape[-2:])  # type: ignore[operator]
+        grid = self.root.visual_grid(*pixels.shape[-2:])
         return [Piece(picture, 0, grid) for picture in range(len(pixels))]
 
     def vision_pixels(self, inputs: Mapping[str, Any]) -> list[Tensor]:
@@ -46,7 +46,7 @@ class Argus(Anatomy):
     def tower_options(self, kinds: Collection[str]) -> dict[str, Any]:
         return {"cls_attention": True} if "cls" in kinds else {}
 
-    def output_scores(self, output: Any) -> dict[str, Tensor]:
+    def output_scores(self, output: Any) -> dict[Literal["cls", "received"], Tensor]:
         assert isinstance(output, VisualFeatures)
         return {} if output.cls_attention is None else {"cls": output.cls_attention.detach().mean(1)}
 

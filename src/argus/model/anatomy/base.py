@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -106,20 +106,20 @@ class Anatomy(ABC):
     mrope: bool = False
     connector_mixes: bool = False
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: Any) -> None:
         self.model = model
-        self.root: nn.Module = getattr(model, "model", model)
+        self.root: Any = getattr(model, "model", model)
         self.config: Any = model.config
         self.family: str = self.config.model_type
-        self.language_model: nn.Module = self.root.language_model  # type: ignore[assignment]
+        self.language_model: Any = self.root.language_model
 
     @property
     def layers(self) -> nn.ModuleList:
-        return self.language_model.layers  # type: ignore[return-value]
+        return self.language_model.layers
 
     @property
     def rotary(self) -> nn.Module:
-        return self.language_model.rotary_emb  # type: ignore[return-value]
+        return self.language_model.rotary_emb
 
     @property
     @abstractmethod
@@ -195,7 +195,7 @@ class Anatomy(ABC):
         """Arguments that make the vision tower itself give attention of some kinds (`cls`, `received`)."""
         return {}
 
-    def output_scores(self, output: Any) -> dict[str, Tensor]:
+    def output_scores(self, output: Any) -> dict[Literal["cls", "received"], Tensor]:
         """What the tower's output holds because of `tower_options`: kind -> (G, N) attention, mean over heads."""
         return {}
 

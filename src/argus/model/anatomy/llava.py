@@ -14,18 +14,18 @@ from argus.model.anatomy.base import Anatomy, Piece, attention_of, encoder_block
 class Llava(Anatomy):
     """LLaVA-1.5 and models of its class (`LlavaForConditionalGeneration`) with CLIP, SigLIP or another ViT."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: Any) -> None:
         super().__init__(model)
         if self.config.vision_config.model_type == "pixtral":
             raise UnsupportedError("LLaVA with a Pixtral encoder (one sequence for all pictures) is not supported.")
 
     @property
     def vision_tower(self) -> nn.Module:
-        return self.root.vision_tower  # type: ignore[return-value]
+        return self.root.vision_tower
 
     @property
     def projector(self) -> nn.Module:
-        return self.root.multi_modal_projector  # type: ignore[return-value]
+        return self.root.multi_modal_projector
 
     def pieces(self, inputs: Mapping[str, Any]) -> list[Piece]:
         pixels = inputs["pixel_values"]

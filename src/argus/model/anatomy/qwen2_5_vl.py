@@ -20,11 +20,11 @@ class Qwen25VL(Anatomy):
 
     @property
     def vision_tower(self) -> nn.Module:
-        return self.root.visual  # type: ignore[return-value]
+        return self.root.visual
 
     @property
     def projector(self) -> nn.Module:
-        return self.vision_tower.merger  # type: ignore[return-value]
+        return self.root.visual.merger
 
     @property
     def has_cls(self) -> bool:
