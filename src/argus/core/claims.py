@@ -233,9 +233,9 @@ def _truth(node: Node, look: Callable[[str], float], margins: list[float]) -> bo
     if node.kind == "group":
         return _truth(node.inner[0], look, margins)
     if node.kind == "or":
-        return any([_truth(n, look, margins) for n in node.inner])
+        return any([_truth(n, look, margins) for n in node.inner])  # noqa: C419  every margin counts
     if node.kind == "and":
-        return all([_truth(n, look, margins) for n in node.inner])
+        return all([_truth(n, look, margins) for n in node.inner])  # noqa: C419
     if node.kind == "not":
         return not _truth(node.inner[0], look, margins)
     if node.kind != "compare":

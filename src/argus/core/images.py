@@ -58,9 +58,7 @@ def load_image(
                 picture.load()
                 return _rgb(ImageOps.exif_transpose(picture))
     except Image.DecompressionBombError:
-        raise DataError(
-            f"the picture is larger than the limit of {max_pixels / 1e6:.0f} megapixels", where=place
-        ) from None
+        raise DataError(f"the picture is larger than the limit of {max_pixels / 1e6:.0f} megapixels", where=place) from None
     except UnidentifiedImageError:
         raise DataError("this is not a picture that can be read (PNG, JPEG, WebP, ...)", where=place) from None
     except (OSError, SyntaxError, ValueError, EOFError) as error:

@@ -40,9 +40,7 @@ class ModelSpec(BaseModel):
 
     model_config = ConfigDict(extra="forbid", populate_by_name=True)
 
-    reference: str | None = Field(
-        None, alias="from", description="shipped model, folder, hub name, or openai:<name>@<url>"
-    )
+    reference: str | None = Field(None, alias="from", description="shipped model, folder, hub name, or openai:<name>@<url>")
     compose: dict[str, Any] | None = Field(None, description="parts of a model to build")
     revision: str | None = Field(None, description="commit or tag on the hub")
     dtype: str | None = Field(None, description="float32, bfloat16, ...")
@@ -194,9 +192,7 @@ def load_recipe(name: str | Path, overrides: Sequence[str] = (), *, quick: bool 
 
 def dump(recipe: Recipe) -> str:
     """A recipe as YAML; reading it gives the same recipe."""
-    return yaml.safe_dump(
-        recipe.model_dump(by_alias=True, exclude_defaults=True), sort_keys=False, allow_unicode=True, width=120
-    )
+    return yaml.safe_dump(recipe.model_dump(by_alias=True, exclude_defaults=True), sort_keys=False, allow_unicode=True, width=120)
 
 
 def _extended(file: Path, chain: tuple[Path, ...]) -> tuple[Any, dict[Path_, tuple[Path, int]]]:
@@ -223,9 +219,7 @@ def _stage(file: Path, stage: str, reference: str, lines: dict[Path_, tuple[Path
             return data
     known = [p.stem for root in recipe_roots() for p in (root / "stages").glob("*.yaml")]
     place = lines.get(("stages", stage), (file, 1))
-    raise RecipeError(
-        f"there is no stage '{reference}'.", where=f"{place[0]}:{place[1]}", hint=nearest(reference, known)
-    )
+    raise RecipeError(f"there is no stage '{reference}'.", where=f"{place[0]}:{place[1]}", hint=nearest(reference, known))
 
 
 def _check_names(source: Source) -> None:
@@ -248,9 +242,7 @@ def _check_names(source: Source) -> None:
             for used in claims.parse(text).names():
                 variant_name = used.split(".")[0]
                 if variant_name not in recipe.variants:
-                    raise RecipeError(
-                        f"the claim names variant '{variant_name}'.", hint=nearest(variant_name, recipe.variants)
-                    )
+                    raise RecipeError(f"the claim names variant '{variant_name}'.", hint=nearest(variant_name, recipe.variants))
         except ArgusError as error:
             raise RecipeError(error.text(), where=source.where(("claims", index))) from None
 
@@ -277,18 +269,14 @@ def _override(data: dict[str, Any], change: str) -> None:
         place = f"override '{change}'"
         if isinstance(here, list):
             if not part.isdigit() or int(part) >= len(here):
-                raise RecipeError(
-                    f"'{'.'.join(path[:depth])}' has entries 0 to {len(here) - 1}, not '{part}'", where=place
-                )
+                raise RecipeError(f"'{'.'.join(path[:depth])}' has entries 0 to {len(here) - 1}, not '{part}'", where=place)
             if last:
                 here[int(part)] = value
             else:
                 here = here[int(part)]
         elif isinstance(here, dict):
             if depth == 0 and part not in Recipe.model_fields:
-                raise RecipeError(
-                    f"a recipe has no key '{part}'.", where=place, hint=nearest(part, Recipe.model_fields)
-                )
+                raise RecipeError(f"a recipe has no key '{part}'.", where=place, hint=nearest(part, Recipe.model_fields))
             if last:
                 here[part] = value
             else:

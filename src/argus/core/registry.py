@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -131,12 +131,22 @@ def validation_text(error: ValidationError, model: type[BaseModel]) -> str:
     for item in error.errors():
         field = ".".join(str(p) for p in item["loc"])
         if item["type"] == "extra_forbidden":
-            lines.append(f"unknown option '{field}'. {nearest(str(item['loc'][-1]), model.model_fields)}")
+            lines.append(f"unknown option '{field}'. {nearest(str(item['loc'][-1]), _names(model, item['loc'][:-1]))}")
         elif item["type"] == "missing":
             lines.append(f"option '{field}' is required.")
         else:
             lines.append(f"option '{field}': {item['msg']}, got {item['input']!r}.")
     return " ".join(lines)
+
+
+def _names(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
+    """The field names, as a file spells them, of the model that stands at a path inside another."""
+    for part in path:
+        field = model.model_fields.get(str(part))
+        inner = [field.annotation, *get_args(field.annotation)] if field else []
+        inner += [a for i in inner for a in get_args(i)]
+        model = next((i for i in inner if isinstance(i, type) and issubclass(i, BaseModel)), model)
+    return [field.alias or name for name, field in model.model_fields.items()]
 
 
 def _kind(kind: str) -> str:

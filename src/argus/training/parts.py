@@ -69,9 +69,7 @@ def parameter_groups(
     known = part_names(model)
     for part in rates:
         if part not in known:
-            raise RecipeError(
-                f"learning_rates names '{part}', which the model does not have.", hint=nearest(part, known)
-            )
+            raise RecipeError(f"learning_rates names '{part}', which the model does not have.", hint=nearest(part, known))
     groups: dict[tuple[float, float], dict[str, object]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:

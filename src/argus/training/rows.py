@@ -101,9 +101,7 @@ def assemble(samples: Sequence[Encoded], pad: int, packing: int = 0) -> dict[str
                 which.extend([k if one.independent else 0] * len(ids_of_turn))
             end = at + len(flat)
             ids[r, at:end] = torch.tensor(flat)
-            labels[r, at:end] = torch.tensor(
-                [*(one.prefix_labels or [IGNORE] * start), *(x for t in one.labels for x in t)]
-            )
+            labels[r, at:end] = torch.tensor([*(one.prefix_labels or [IGNORE] * start), *(x for t in one.labels for x in t)])
             position[r, at:end] = torch.tensor(where)
             sample[r, at:end] = number
             turn[r, at:end] = torch.tensor(which)

@@ -85,9 +85,7 @@ class StageTrainer(Trainer):
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         if self.optimizer is None:
             options = self.options
-            groups = parameter_groups(
-                model or self.model, options.learning_rate, options.learning_rates, options.weight_decay
-            )
+            groups = parameter_groups(model or self.model, options.learning_rate, options.learning_rates, options.weight_decay)
             self.optimizer = torch.optim.AdamW(groups, betas=(0.9, options.beta2), fused=True)
         return self.optimizer
 
@@ -139,8 +137,7 @@ class Progress(TrainerCallback):
             f"{n} {v:.3f}" for n, v in logs.items() if n not in ("epoch", "learning_rate", "grad_norm", "total_flos")
         )
         console().print(
-            f"step {state.global_step}/{state.max_steps}  {shown}  {rate:.1f} samples/s  "
-            f"MFU {mfu:.0%}  {left / 60:.0f} min left",
+            f"step {state.global_step}/{state.max_steps}  {shown}  {rate:.1f} samples/s  MFU {mfu:.0%}  {left / 60:.0f} min left",
             highlight=False,
         )
 
@@ -204,9 +201,7 @@ def train_stage(
         console().print(f"resuming from {last}", highlight=False)
     output = trainer.train(resume_from_checkpoint=last)
     log = [entry for entry in trainer.state.log_history if "loss" in entry]
-    seconds = sum(
-        options.log_every * options.batch_size / e["samples_per_second"] for e in log if "samples_per_second" in e
-    )
+    seconds = sum(options.log_every * options.batch_size / e["samples_per_second"] for e in log if "samples_per_second" in e)
     result = TrainResult(
         steps=output.global_step,
         samples=output.global_step * options.batch_size,

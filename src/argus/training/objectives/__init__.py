@@ -3,9 +3,7 @@
 from argus.core.registry import Component
 
 COMPONENTS = (
-    Component(
-        "objective", "contrastive", "argus.training.objectives.contrastive:Contrastive", "CLIP loss, and dense targets"
-    ),
+    Component("objective", "contrastive", "argus.training.objectives.contrastive:Contrastive", "CLIP loss, and dense targets"),
     Component("objective", "language", "argus.training.objectives.language:Language", "next-token loss on texts"),
     Component("objective", "sft", "argus.training.objectives.sft:SFT", "answers of conversations about pictures"),
 )

@@ -72,9 +72,7 @@ class Contrastive(Objective):
         if self.options.clip:
             texts = [domain.describe(d.scene) for d, domain in drawings]
             batch.update(
-                self.processor(
-                    texts, padding=True, truncation=True, max_length=self.options.max_length, return_tensors="pt"
-                )
+                self.processor(texts, padding=True, truncation=True, max_length=self.options.max_length, return_tensors="pt")
             )
             batch["same"] = torch.tensor([[a == b for b in texts] for a in texts])
         if self.options.dense:

@@ -46,6 +46,9 @@ class SFT(Objective):
     def bind(self, model: nn.Module, processor: Any) -> None:
         super().bind(model, processor)
         base = model.get_base_model() if hasattr(model, "get_base_model") else model
+        if next(base.parameters()).device.type == "cpu":
+            # The fused kernel's backward pass is slower on CPUs than plain matrix products.
+            base.model.language_model.set_attn_implementation("matmul")
         kind = base.config.model_type
         if kind not in ("argus", "llava"):
             raise UnsupportedError(
@@ -61,9 +64,7 @@ class SFT(Objective):
         """
         turns = [i for i, m in enumerate(sample.messages) if m.role == "assistant"]
         if not turns:
-            raise DataError(
-                "no assistant turn, so nothing to learn", where=str(sample.metadata.get("source", sample.id))
-            )
+            raise DataError("no assistant turn, so nothing to learn", where=str(sample.metadata.get("source", sample.id)))
         ids: list[list[int]] = []
         marks: list[list[int]] = []
         if self.options.turns == "independent":
@@ -116,9 +117,7 @@ class SFT(Objective):
         flat = [p for group in pictures for p in group]
         pixels = self.processor.image_processor(images=flat, return_tensors="pt").pixel_values if flat else None
         self.visual_tokens = self.processor.image_token_count()
-        batch: Batch = assemble(
-            [self.encode(s) for s in samples], self.processor.tokenizer.pad_token_id, self.options.packing
-        )
+        batch: Batch = assemble([self.encode(s) for s in samples], self.processor.tokenizer.pad_token_id, self.options.packing)
         order = batch.pop("order").tolist()
         if pixels is not None:
             starts = [0]

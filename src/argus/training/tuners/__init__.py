@@ -2,6 +2,4 @@
 
 from argus.core.registry import Component
 
-COMPONENTS = (
-    Component("tuner", "lora", "argus.training.tuners.lora:LoRA", "low-rank updates of the linear layers (peft)"),
-)
+COMPONENTS = (Component("tuner", "lora", "argus.training.tuners.lora:LoRA", "low-rank updates of the linear layers (peft)"),)
