@@ -31,17 +31,13 @@ def matmul_attention(
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
         key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
-    scores = (
-        query @ key.transpose(-1, -2) * (scaling if scaling is not None else query.shape[-1] ** -0.5)
-    )  # (B, h, Q, K)
+    scores = query @ key.transpose(-1, -2) * (scaling if scaling is not None else query.shape[-1] ** -0.5)  # (B, h, Q, K)
     if attention_mask is not None:
         mask = attention_mask[..., : key.shape[-2]]
         scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min) if mask.dtype == torch.bool else scores + mask
     elif query.shape[2] > 1 and (is_causal if is_causal is not None else getattr(module, "is_causal", True)):
         # transformers leaves the mask out of a plain causal prefill; the last query then sees every key.
-        allowed = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril(
-            key.shape[-2] - query.shape[2]
-        )
+        allowed = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril(key.shape[-2] - query.shape[2])
         scores = scores.masked_fill(~allowed, torch.finfo(scores.dtype).min)
     weights = scores.softmax(-1).to(value.dtype)
     if dropout:

@@ -119,15 +119,11 @@ class ArgusModel(ArgusPreTrainedModel):
     def set_input_embeddings(self, value: nn.Module) -> None:
         self.language_model.set_input_embeddings(value)
 
-    def encode_images(
-        self, pixel_values: Tensor, *, cls_attention: bool = False, hidden_states: bool = False
-    ) -> VisualFeatures:
+    def encode_images(self, pixel_values: Tensor, *, cls_attention: bool = False, hidden_states: bool = False) -> VisualFeatures:
         """Features of tiles (T, 3, H, W), before the connector."""
         return self.vision_tower(pixel_values, cls_attention=cls_attention, hidden_states=hidden_states)
 
-    def get_image_features(
-        self, pixel_values: Tensor, context: ConnectorContext | None = None, **kwargs: Any
-    ) -> Tensor:
+    def get_image_features(self, pixel_values: Tensor, context: ConnectorContext | None = None, **kwargs: Any) -> Tensor:
         """Visual tokens (T, M, D) of tiles (T, 3, H, W)."""
         return self.multi_modal_projector(self.encode_images(pixel_values), context)
 

@@ -48,12 +48,8 @@ class DualEncoderConfig(PretrainedConfig):
         logit_scale_init: float = 2.6592,
         **kwargs: Any,
     ) -> None:
-        self.vision_config = (
-            vision_config if isinstance(vision_config, ViTConfig) else ViTConfig(**(vision_config or {}))
-        )
-        self.text_config = (
-            text_config if isinstance(text_config, CLIPTextConfig) else CLIPTextConfig(**(text_config or {}))
-        )
+        self.vision_config = vision_config if isinstance(vision_config, ViTConfig) else ViTConfig(**(vision_config or {}))
+        self.text_config = text_config if isinstance(text_config, CLIPTextConfig) else CLIPTextConfig(**(text_config or {}))
         self.projection_dim = projection_dim
         self.dense_classes = dict(dense_classes or {})
         self.logit_scale_init = logit_scale_init
@@ -107,8 +103,14 @@ class DualEncoder(PreTrainedModel):
             nn.init.constant_(module.logit_scale, self.config.logit_scale_init)
 
     def encode_text(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """Unit-length text embeddings (B, E)."""
-        pooled = self.text_tower(input_ids=input_ids, attention_mask=attention_mask).pooler_output
+        """Unit-length text embeddings (B, E): the mean over a text's tokens, where CLIP takes the end token's state.
+
+        The mean asks nothing of the tokenizer, and descriptions of scenes are lists whose order carries little.
+        """
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        states = self.text_tower(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state  # (B, S, W)
+        weights = (mask / mask.sum(1, keepdim=True))[..., None].to(states.dtype)
+        pooled = (states * weights).sum(1)  # (B, W)
         return nn.functional.normalize(self.text_projection(pooled), dim=-1)
 
     def forward(

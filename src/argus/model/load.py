@@ -144,9 +144,7 @@ def compose(spec: Mapping[str, Any]) -> tuple[PreTrainedModel, Any]:
             for unknown in set(spec) - allowed:
                 raise RecipeError(f"model.compose: unknown part '{unknown}'.", hint=nearest(unknown, allowed))
             return make(spec)
-    raise RecipeError(
-        "model.compose needs one of language_model, dual_encoder, causal_lm", hint=f"Given: {', '.join(spec)}."
-    )
+    raise RecipeError("model.compose needs one of language_model, dual_encoder, causal_lm", hint=f"Given: {', '.join(spec)}.")
 
 
 def _tokenizer(spec: Any) -> Any:

@@ -202,9 +202,7 @@ def processor_for(model: ArgusModel, tokenizer: PreTrainedTokenizerBase) -> Argu
     vision = config.vision_config
     mean = getattr(vision, "image_mean", None) or (0.48145466, 0.4578275, 0.40821073)  # CLIP's
     std = getattr(vision, "image_std", None) or (0.26862954, 0.26130258, 0.27577711)
-    image_processor = ArgusImageProcessor(
-        model.vision_tower.image_size, model.vision_tower.patch_size, config.view, mean, std
-    )
+    image_processor = ArgusImageProcessor(model.vision_tower.image_size, model.vision_tower.patch_size, config.view, mean, std)
     return ArgusProcessor(image_processor, tokenizer, grid=model.visual_grid())
 
 

@@ -105,9 +105,7 @@ class Charts(Domain):
                 start += 3.6 * value
         else:
             left, top, right, bottom = (v / UNIT for v in PLOT)
-            draw.line(
-                (px(left), px(top), px(left), px(bottom), px(right), px(bottom)), fill=scene.pen, width=max(1, n // 96)
-            )
+            draw.line((px(left), px(top), px(left), px(bottom), px(right), px(bottom)), fill=scene.pen, width=max(1, n // 96))
             if scene.kind == "bar":
                 for box, paint in zip(scene.boxes, paints, strict=True):
                     draw.rectangle([px(v) for v in box], fill=paint)
@@ -129,8 +127,7 @@ class Charts(Domain):
 
     def describe(self, scene: ChartsScene) -> str:
         marks = "; ".join(
-            f"{label} {colour} {value}"
-            for label, colour, value in zip(scene.labels, scene.colours, scene.values, strict=True)
+            f"{label} {colour} {value}" for label, colour, value in zip(scene.labels, scene.colours, scene.values, strict=True)
         )
         return f"{scene.kind} chart: {marks}"
 
@@ -253,9 +250,7 @@ def _value(domain: Charts, scene: ChartsScene, dice: Dice) -> Question | None:
     if not scene.printed:
         return None
     index = dice(len(scene.values))
-    text = dice.pick(
-        (f"What is the value of {scene.labels[index]}?", f"Which number belongs to {scene.labels[index]}?")
-    )
+    text = dice.pick((f"What is the value of {scene.labels[index]}?", f"Which number belongs to {scene.labels[index]}?"))
     options = numbers(scene.values[index], list(scene.values), dice, 4)
     return Question("value", text, str(scene.values[index]), options, (scene.boxes[index],))
 
@@ -314,9 +309,7 @@ def _label(domain: Charts, scene: ChartsScene, dice: Dice) -> Question | None:
     if scene.kind == "line":
         return None
     index = dice(len(scene.values))
-    text = dice.pick(
-        (f"Which label has the {scene.colours[index]} part?", f"What is the {scene.colours[index]} one called?")
-    )
+    text = dice.pick((f"Which label has the {scene.colours[index]} part?", f"What is the {scene.colours[index]} one called?"))
     return Question("label", text, scene.labels[index], tuple(dice.shuffled(scene.labels)), (scene.boxes[index],))
 
 
@@ -339,9 +332,7 @@ def _half(domain: Charts, scene: ChartsScene, dice: Dice) -> Question | None:
     if not over or not under:
         return None  # both answers must be possible
     index = dice.pick(over if yes else under)
-    text = dice.pick(
-        (f"Is {scene.labels[index]} more than half?", f"Does {scene.labels[index]} take over half of the pie?")
-    )
+    text = dice.pick((f"Is {scene.labels[index]} more than half?", f"Does {scene.labels[index]} take over half of the pie?"))
     return Question("half", text, "yes" if yes else "no", ("yes", "no"), (scene.boxes[index],))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw
@@ -23,6 +24,7 @@ from argus.world.text import UNIT, WORDS, Line, character_cells, draw_lines, ink
 
 ORDINALS = ("first", "second", "third")
 LETTERS = CHARACTERS[:26]
+SIGNS = CHARACTERS[:62]  # letters of both cases and digits
 LENGTHS = ("3", "4", "5")
 BY_LENGTH = tuple(tuple(w for w in WORDS if len(w) == int(n)) for n in LENGTHS)
 
@@ -34,6 +36,7 @@ class DocumentsOptions(Options):
     max_words: int = Field(4, ge=1, le=40, description="most words")
     min_height: float = Field(0.13, ge=0.01, le=0.4, description="smallest font size as a share of the side")
     max_height: float = Field(0.22, ge=0.01, le=0.4, description="largest font size as a share of the side")
+    text: Literal["words", "random"] = Field("words", description="words of the lexicon, or random letters and digits")
 
     @model_validator(mode="after")
     def _ordered(self) -> DocumentsOptions:
@@ -77,9 +80,9 @@ class Documents(Domain):
             gap = min(gap, free)
             free -= gap
             y += gap
-            word = dice.pick(BY_LENGTH[dice(3)])  # lengths are equally frequent, so that none can be guessed
+            word = self.word(dice)
             while word in used:
-                word = dice.pick(BY_LENGTH[dice(3)])
+                word = self.word(dice)
             used.add(word)
             shown = (word, word.capitalize(), word.upper())[(0, 0, 0, 1, 2)[dice(5)]]
             face = dice.pick(FACES)
@@ -91,6 +94,13 @@ class Documents(Domain):
             y += em
         ground, pen = paper(dice(1 << 20), (dice(17) - 8, dice(17) - 8, dice(17) - 8))
         return DocumentsScene(tuple(lines), ground, pen, dice(16))
+
+    def word(self, dice: Dice) -> str:
+        """A word; lengths are equally frequent, so that none can be guessed."""
+        length = dice(3)
+        if self.options.text == "words":
+            return dice.pick(BY_LENGTH[length])
+        return "".join(dice.pick(SIGNS) for _ in range(int(LENGTHS[length])))
 
     def render(self, scene: DocumentsScene, size: int) -> np.ndarray:
         picture = Image.new("RGB", (size, size), scene.ground)
@@ -141,9 +151,7 @@ def _read(scene: DocumentsScene, dice: Dice) -> Question | None:
     if len(scene.words) != 1:
         return None
     text = dice.pick(("What does the text say?", "Which word is written here?", "Read the word."))
-    return Question(
-        "read", text, _word(scene.words[0]), _among(_word(scene.words[0]), scene, dice), (ink(scene.words[0]),)
-    )
+    return Question("read", text, _word(scene.words[0]), _among(_word(scene.words[0]), scene, dice), (ink(scene.words[0]),))
 
 
 def _read_place(scene: DocumentsScene, dice: Dice) -> Question | None:
@@ -155,9 +163,7 @@ def _read_place(scene: DocumentsScene, dice: Dice) -> Question | None:
     elif index == len(scene.words) - 1:
         text = dice.pick(("What is the bottom word?", "Read the last line."))
     else:
-        text = dice.pick(
-            (f"What is the {ORDINALS[index] if index < 3 else f'{index + 1}th'} word?", f"Read line {index + 1}.")
-        )
+        text = dice.pick((f"What is the {ORDINALS[index] if index < 3 else f'{index + 1}th'} word?", f"Read line {index + 1}."))
     line = scene.words[index]
     return Question("read_place", text, _word(line), _among(_word(line), scene, dice), (ink(line),))
 
@@ -194,9 +200,7 @@ def _order(scene: DocumentsScene, dice: Dice) -> Question | None:
     a, b = sorted(dice.shuffled(range(len(scene.words)))[:2])
     yes = dice(2) == 1
     upper, lower = (scene.words[a], scene.words[b]) if yes else (scene.words[b], scene.words[a])
-    text = dice.pick(
-        (f'Is "{_word(upper)}" above "{_word(lower)}"?', f'Does "{_word(upper)}" come before "{_word(lower)}"?')
-    )
+    text = dice.pick((f'Is "{_word(upper)}" above "{_word(lower)}"?', f'Does "{_word(upper)}" come before "{_word(lower)}"?'))
     return Question("order", text, "yes" if yes else "no", ("yes", "no"), (ink(upper), ink(lower)))
 
 

@@ -91,9 +91,7 @@ class Domain(ABC):
         """Render a scene as (size, size, 3) uint8, deterministic to the byte."""
 
     @abstractmethod
-    def questions(
-        self, scene: Any, rng: np.random.Generator, count: int, families: tuple[str, ...] = ()
-    ) -> list[Question]:
+    def questions(self, scene: Any, rng: np.random.Generator, count: int, families: tuple[str, ...] = ()) -> list[Question]:
         """`count` questions about a scene, from the given families (all, if empty)."""
 
     @abstractmethod

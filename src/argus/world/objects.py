@@ -285,9 +285,7 @@ def _count(domain: Objects, scene: ObjectsScene, dice: Dice) -> Question | None:
     if kind == 0:
         low, high = domain.options.min_objects, domain.options.max_objects
         options = tuple(str(n) for n in range(low, high + 1))
-        text = dice.pick(
-            ("How many things are there?", "Count the things in the picture.", "What is the number of things?")
-        )
+        text = dice.pick(("How many things are there?", "Count the things in the picture.", "What is the number of things?"))
         return Question("count", text, str(len(scene.things)), options, tuple(t.box for t in scene.things))
     attribute, names = ("colour", COLOURS) if kind == 1 else ("shape", SHAPES)
     counts = Counter(getattr(t, attribute) for t in scene.things)
@@ -435,12 +433,8 @@ def _caption(domain: Objects, scene: ObjectsScene, dice: Dice) -> Question | Non
 
 ASK: dict[str, Callable[[Objects, ObjectsScene, Dice], Question | None]] = {
     "existence": _existence,
-    "colour": _attribute(
-        "colour", COLOURS, ("What colour is the {}?", "Which colour has the {}?", "Name the colour of the {}.")
-    ),
-    "shape": _attribute(
-        "shape", SHAPES, ("What shape is the {}?", "Which shape has the {}?", "Name the shape of the {}.")
-    ),
+    "colour": _attribute("colour", COLOURS, ("What colour is the {}?", "Which colour has the {}?", "Name the colour of the {}.")),
+    "shape": _attribute("shape", SHAPES, ("What shape is the {}?", "Which shape has the {}?", "Name the shape of the {}.")),
     "size": _attribute("size", SIZES, ("How large is the {}?", "What size is the {}?")),
     "texture": _attribute(
         "texture", TEXTURES, ("What pattern does the {} have?", "Is the {} plain, striped, dotted or checkered?")

@@ -40,13 +40,9 @@ def contact_sheet(
         for question in drawing.questions:
             lines += [(line, plain, SOFT) for line in wrap(question.text, plain, width)]
             mark = " (trap)" if question.trap else ""
-            lines += [
-                (line, bold, TRAP if question.trap else INK) for line in wrap(question.answer + mark, bold, width)
-            ]
+            lines += [(line, bold, TRAP if question.trap else INK) for line in wrap(question.answer + mark, bold, width)]
         cards.append((Image.fromarray(drawing.pixels), lines))
-    heights = [
-        size + 34 + 16 * max(len(lines) for _, lines in cards[row : row + columns]) for row in range(0, count, columns)
-    ]
+    heights = [size + 34 + 16 * max(len(lines) for _, lines in cards[row : row + columns]) for row in range(0, count, columns)]
     sheet = Image.new("RGB", (24 + columns * (width + 24), 24 + sum(heights)), PAPER)
     draw = ImageDraw.Draw(sheet)
     y = 24

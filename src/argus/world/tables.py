@@ -238,9 +238,7 @@ def _heading(domain: Tables, scene: TablesScene, dice: Dice) -> Question | None:
     if c > 1 and c != len(scene.headings) - 1:
         return None
     others = dice.shuffled([h for h in HEADINGS if h != scene.headings[c]])[:3]
-    text = dice.pick(
-        (f"What is the heading of the {where} column of numbers?", f"What does the {where} column of numbers show?")
-    )
+    text = dice.pick((f"What is the heading of the {where} column of numbers?", f"What does the {where} column of numbers show?"))
     return Question(
         "heading", text, scene.headings[c], tuple(dice.shuffled([scene.headings[c], *others])), (ink(scene.lines[c]),)
     )

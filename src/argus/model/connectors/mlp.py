@@ -19,9 +19,7 @@ from argus.model.features import VisualFeatures
 class MLPOptions(Options):
     """Width of the hidden layer."""
 
-    hidden: int | None = Field(
-        None, ge=1, description="hidden width; the language model's when not given, as in LLaVA-1.5"
-    )
+    hidden: int | None = Field(None, ge=1, description="hidden width; the language model's when not given, as in LLaVA-1.5")
 
 
 class MLP(Connector):

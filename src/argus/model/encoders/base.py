@@ -25,9 +25,7 @@ class Encoder(Protocol):
     image_size: int
     has_cls: bool
 
-    def __call__(
-        self, pixel_values: Tensor, *, cls_attention: bool = False, hidden_states: bool = False
-    ) -> VisualFeatures:
+    def __call__(self, pixel_values: Tensor, *, cls_attention: bool = False, hidden_states: bool = False) -> VisualFeatures:
         """Encode tiles (B, 3, H, W)."""
         ...
 

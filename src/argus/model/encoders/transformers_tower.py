@@ -85,9 +85,7 @@ class TransformersTower(nn.Module):
         size = config.image_size
         self.image_size = size if isinstance(size, int) else size[0]
 
-    def forward(
-        self, pixel_values: Tensor, *, cls_attention: bool = False, hidden_states: bool = False
-    ) -> VisualFeatures:
+    def forward(self, pixel_values: Tensor, *, cls_attention: bool = False, hidden_states: bool = False) -> VisualFeatures:
         """Encode tiles.
 
         Args:
@@ -99,9 +97,7 @@ class TransformersTower(nn.Module):
             UnsupportedError: the row was asked of a tower without CLS.
         """
         if cls_attention and not self.has_cls:
-            raise UnsupportedError(
-                f"a {self.config.model_type} tower has no CLS token, so there is no CLS attention row"
-            )
+            raise UnsupportedError(f"a {self.config.model_type} tower has no CLS token, so there is no CLS attention row")
         blocks = self.blocks()
         index = self.feature_layer % (len(blocks) + 1)  # hidden state `index` is the output of block `index - 1`
         inputs: list[Tensor] = []
@@ -120,9 +116,7 @@ class TransformersTower(nn.Module):
         state = states[index]
         tokens = state[:, self.prefix :]
         if self.config.model_type == "vit_mae":
-            tokens = tokens.gather(
-                1, output.ids_restore[..., None].expand_as(tokens)
-            )  # it shuffles patches even unmasked
+            tokens = tokens.gather(1, output.ids_restore[..., None].expand_as(tokens))  # it shuffles patches even unmasked
         rows, columns = (s // self.patch_size for s in pixel_values.shape[-2:])
         row = self._row(attention, inputs[0]) if cls_attention else None
         if row is not None and self.config.model_type == "vit_mae":

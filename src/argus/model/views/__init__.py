@@ -2,6 +2,4 @@
 
 from argus.core.registry import Component
 
-COMPONENTS = (
-    Component("view", "square", "argus.model.views.square:Square", "one square tile: stretched, padded or cropped"),
-)
+COMPONENTS = (Component("view", "square", "argus.model.views.square:Square", "one square tile: stretched, padded or cropped"),)

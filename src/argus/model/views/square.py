@@ -21,9 +21,7 @@ MEAN_COLOUR = (122, 116, 104)  # CLIP's mean, as in LLaVA-1.5
 class SquareOptions(Options):
     """How other aspect ratios become square."""
 
-    mode: Literal["pad", "crop", "stretch"] = Field(
-        "pad", description="pad with the mean colour, crop the centre, or stretch"
-    )
+    mode: Literal["pad", "crop", "stretch"] = Field("pad", description="pad with the mean colour, crop the centre, or stretch")
 
 
 class Square(View):
