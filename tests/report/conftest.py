@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from argus.core.claims import ClaimResult
 from argus.evaluation.statistics import Measurement
 from argus.report.overlay import lit
-from argus.report.summary import Evaluated, Example, Judged, Reply, Result, Summary, Trained, Variant
+from argus.report.summary import Evaluated, Example, Reply, Result, Summary, Trained, Variant
 
 GRID = (12, 12)
 BUDGETS = (0.5, 0.25, 0.1)
@@ -54,7 +55,7 @@ def summary(tmp_path: Path) -> Summary:
     variants, results, replies = [Variant("full")], [result("full", 0.86, 1.0)], [Reply("full", "red", 1.0)]
     for technique, loss in (("fastervlm", 0.05), ("random", 0.22)):
         for keep in BUDGETS:
-            name, count = f"{technique}-{round(100 * keep)}", round(144 * keep)
+            name, count = f"{technique}_{round(100 * keep)}", round(144 * keep)
             variants.append(Variant(name, technique, f"{technique} (keep {keep})"))
             results.append(result(name, 0.86 - loss * (1 - keep) ** 2, keep))
             kept = np.sort(rng.permutation(144)[:count])
@@ -62,7 +63,8 @@ def summary(tmp_path: Path) -> Summary:
             right = technique == "fastervlm"
             replies.append(Reply(name, "red" if right else "blue", float(right), f"pictures/0-{name}.png", count, 144))
     evaluated = Evaluated(
-        name="world/objects",
+        name="objects",
+        title="world/objects",
         questions=1200,
         results=results,
         better={"accuracy": "higher", "prefill_flops": "lower", "ttft_ms": "lower", "kv_bytes": "lower"},
@@ -71,9 +73,9 @@ def summary(tmp_path: Path) -> Summary:
         examples=[Example("objects/test/0/0", "Which colour is the star?", "red", "pictures/0.png", replies)],
     )
     claims = [
-        Judged("fastervlm-25.accuracy >= 0.95 * full.accuracy", True, "0.832 >= 0.817"),
-        Judged("random-25.accuracy >= 0.99 * full.accuracy", False, "0.736 >= 0.851"),
-        Judged("fastv-25.accuracy >= 0.5", None, "fastv-25.accuracy was not measured"),
+        ClaimResult("fastervlm_25.accuracy >= 0.95 * full.accuracy", True, "0.832 >= 0.817", margin=0.015),
+        ClaimResult("random_25.accuracy >= 0.99 * full.accuracy", False, "0.736 >= 0.851", margin=-0.115),
+        ClaimResult("fastv_25.accuracy >= 0.5", None, "fastv_25.accuracy >= 0.5", reason="not measured"),
     ]
     log = [{"step": s, "loss": 3 / (1 + s / 50), "token_accuracy": s / 250} for s in range(0, 201, 20)]
     return Summary(

@@ -19,9 +19,7 @@ from argus.report.numbers import scale
         ("ms", [math.nan], math.nan, "-"),
     ],
 )
-def test_numbers_are_written_with_one_scale_per_quantity(
-    unit: str, values: list[float], value: float, text: str
-) -> None:
+def test_numbers_are_written_with_one_scale_per_quantity(unit: str, values: list[float], value: float, text: str) -> None:
     assert scale(unit, values).value(value) == text
 
 

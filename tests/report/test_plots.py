@@ -18,9 +18,7 @@ def contrast(a: str, b: str) -> float:
     return (high + 0.05) / (low + 0.05)
 
 
-@given(
-    st.dictionaries(st.text("ab", min_size=1, max_size=4), st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=1)
-)
+@given(st.dictionaries(st.text("ab", min_size=1, max_size=4), st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=1))
 def test_the_front_is_what_brute_force_finds(points: dict[str, tuple[int, int]]) -> None:
     def beaten(name: str) -> bool:
         cost, score = points[name]
@@ -50,9 +48,7 @@ def test_text_is_readable_on_both_backgrounds() -> None:
 def test_svg_is_deterministic_themed_and_described(summary: Summary) -> None:
     def drawn() -> str:
         with style():
-            return inline_svg(
-                cost_plot(summary.evaluated[0], summary.variants, "accuracy", "ttft_ms"), 'says "what" it shows'
-            )
+            return inline_svg(cost_plot(summary.evaluated[0], summary.variants, "accuracy", "ttft_ms"), 'says "what" it shows')
 
     svg = drawn()
     assert svg == drawn()

@@ -127,20 +127,24 @@ def duration(seconds: float) -> str:
 
 def _below(evaluated: Evaluated, metrics: list[str]) -> Iterator[tuple[str, list[Cell]]]:
     """Rows under the table: what variants reach without the picture, and what guessing reaches."""
+    blind: dict[str, list[Cell]] = {}
     for result in evaluated.results:
-        blind = {m: groups[BLIND] for m, groups in result.measurements.items() if BLIND in groups}
-        units = {m: scale(b.unit, [b.value]) for m, b in blind.items()}
-        if blind:
-            cells = [
-                Cell(units[m].value(blind[m].value), units[m].interval(blind[m])) if m in blind else Cell("")
-                for m in metrics
-            ]
-            yield f"{result.variant}, without the picture", cells
+        found = [result.measurements.get(metric, {}).get(BLIND) for metric in metrics]
+        if any(found):
+            blind[result.variant] = [_cell(m) if m else Cell("") for m in found]
+    rows = list(blind.items())
+    if rows and all(cells == rows[0][1] for _, cells in rows):
+        yield "without the picture", rows[0][1]
+    else:
+        yield from ((f"{variant}, without the picture", cells) for variant, cells in rows)
     if ALL in evaluated.chance and "accuracy" in metrics:
-        yield (
-            "chance",
-            [Cell(f"{evaluated.chance[ALL]:.1%}".replace("%", " %") if m == "accuracy" else "") for m in metrics],
-        )
+        chance = Cell(scale("share", []).value(evaluated.chance[ALL]))
+        yield "chance", [chance if metric == "accuracy" else Cell("") for metric in metrics]
+
+
+def _cell(m: Measurement) -> Cell:
+    unit = scale(m.unit, [m.value])
+    return Cell(unit.value(m.value), unit.interval(m))
 
 
 def _ratio(m: Measurement, reference: Measurement | None) -> str:
@@ -215,8 +219,7 @@ def _example(example: Example, folder: Path) -> dict[str, Any]:
         "example": example,
         "picture": _embedded(folder / example.picture) if example.picture else "",
         "replies": [
-            (reply, _embedded(folder / reply.picture) if reply.picture else "", _mark(reply.score))
-            for reply in example.replies
+            (reply, _embedded(folder / reply.picture) if reply.picture else "", _mark(reply.score)) for reply in example.replies
         ],
     }
 

@@ -97,12 +97,17 @@ def cost_plot(evaluated: Evaluated, variants: Sequence[Variant], score: str, cos
         axes.axhline(chance, color=colour("muted"), linewidth=1, linestyle=(0, (4, 3)), zorder=0)
         axes.annotate("chance", (0.995, chance), (0, 3), xycoords=("axes fraction", "data"),
                       textcoords="offset points", ha="right", color=colour("muted"), fontsize=9)  # fmt: skip
-    axes.set_xlabel(f"{label(cost)} ({x.unit})" if x.unit != label(cost) else label(cost))
-    axes.set_ylabel(f"{label(score)} ({y.unit})" if y.unit else label(score))
+    axes.set_xlabel(_axis(cost, x.unit))
+    axes.set_ylabel(_axis(score, y.unit))
     axes.set_xlim(left=0)
     axes.grid(axis="y")
     figure.legend(loc="outside upper left", ncols=4, handlelength=1.6, columnspacing=1.2)
     return figure
+
+
+def _axis(metric: str, unit: str) -> str:
+    """`KV cache (kB)`, but not `visual tokens (tokens)`."""
+    return label(metric) if label(metric).endswith(unit) else f"{label(metric)} ({unit})"
 
 
 def family_plot(family: str, rows: Sequence[tuple[str, int, Measurement]], chance: float | None) -> Figure:
@@ -122,9 +127,7 @@ def family_plot(family: str, rows: Sequence[tuple[str, int, Measurement]], chanc
         value = 0.0 if math.isnan(m.value) else m.value / unit.divisor
         axes.barh(i, value, height=0.66, color=colour(SERIES[number]), alpha=0.85, zorder=2)
         if not math.isnan(m.low):
-            axes.plot(
-                [m.low / unit.divisor, m.high / unit.divisor], [i, i], color=colour("ink"), linewidth=1.2, zorder=3
-            )
+            axes.plot([m.low / unit.divisor, m.high / unit.divisor], [i, i], color=colour("ink"), linewidth=1.2, zorder=3)
     if chance is not None:
         axes.axvline(chance / unit.divisor, color=colour("ink"), linewidth=1, linestyle=(0, (4, 3)), zorder=4)
     right = 100 if unit.unit == "%" else max(m.value for _, _, m in rows) / unit.divisor * 1.05

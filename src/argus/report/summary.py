@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from argus.core.claims import ClaimResult
 from argus.core.errors import DataError
 from argus.evaluation.statistics import Measurement
 
@@ -87,7 +88,8 @@ class Evaluated:
     """One evaluation of the recipe, for all variants.
 
     Args:
-        name: the scenario as claims name it.
+        name: as claims name it, e.g. `objects`.
+        title: for people, e.g. `world/objects`.
         questions: asked per variant.
         better: metric -> `higher` or `lower`.
         set_aside: why questions could not be asked or answered -> how many, in the variant with most of them.
@@ -97,6 +99,7 @@ class Evaluated:
     """
 
     name: str
+    title: str
     questions: int
     results: list[Result]
     better: dict[str, str]
@@ -112,15 +115,6 @@ class Evaluated:
 
 
 @dataclass(slots=True)
-class Judged:
-    """A claim with the numbers put in; `holds` is None where a number was not measured."""
-
-    claim: str
-    holds: bool | None
-    numbers: str
-
-
-@dataclass(slots=True)
 class Trained:
     """One training stage of one variant: its figures in words, and its log."""
 
@@ -132,15 +126,30 @@ class Trained:
 
 @dataclass(slots=True)
 class Summary:
-    """Everything a report says."""
+    """Everything a report says.
+
+    Args:
+        name, description, paper: what the recipe says of itself.
+        model: the recipe's model line in words.
+        command: what to type to run it again.
+        variants, evaluated, trained, claims: what was compared, what was found, what was learned, what was claimed.
+        measured: every number by the name that claims use.
+        recipe: the recipe as it was run, YAML.
+        finished: date and time.
+        seconds: from the first start to the end.
+        quick: the run was shrunk to a smoke test.
+        environment: versions, commit, machine.
+    """
 
     name: str
     model: str
     command: str
     variants: list[Variant]
     evaluated: list[Evaluated]
-    claims: list[Judged] = field(default_factory=list)
+    claims: list[ClaimResult] = field(default_factory=list)
+    measured: dict[str, float] = field(default_factory=dict)
     trained: list[Trained] = field(default_factory=list)
+    description: str = ""
     paper: str = ""
     recipe: str = ""
     finished: str = ""

@@ -8,8 +8,9 @@ from rich.console import RenderableType
 from rich.table import Table as Grid
 from rich.text import Text
 
+from argus.core.claims import ClaimResult
 from argus.report.page import baseline, table
-from argus.report.summary import Evaluated, Judged, Summary
+from argus.report.summary import Evaluated, Summary
 
 MARKS = {True: ("✓", "green"), False: ("✗", "red"), None: ("?", "yellow")}
 
@@ -28,9 +29,7 @@ def results(evaluated: Evaluated, reference: str | None) -> Grid:
     shown = table(evaluated, reference)
     asked = f"{evaluated.questions:,} questions"
     aside = sum(evaluated.set_aside.values())
-    grid = Grid(
-        title=f"{evaluated.name}, {asked}" + (f", {aside:,} set aside" if aside else ""), title_justify="left", box=None
-    )
+    grid = Grid(title=f"{evaluated.title}, {asked}" + (f", {aside:,} set aside" if aside else ""), title_justify="left", box=None)
     grid.add_column("variant", style="bold")
     for _, heading, better in shown.columns:
         grid.add_column(f"{heading} {'↑' if better == 'higher' else '↓'}", justify="right")
@@ -46,10 +45,10 @@ def results(evaluated: Evaluated, reference: str | None) -> Grid:
     return grid
 
 
-def claims(judged: list[Judged]) -> Grid:
+def claims(judged: list[ClaimResult]) -> Grid:
     """Claims with a tick or a cross and the numbers put in."""
     grid = Grid(title="Claims", title_justify="left", box=None, show_header=False)
     for claim in judged:
         mark, colour = MARKS[claim.holds]
-        grid.add_row(Text(mark, style=colour), Text(claim.claim), Text(claim.numbers, style="dim"))
+        grid.add_row(Text(mark, style=colour), Text(claim.claim), Text(claim.reason or claim.text, style="dim"))
     return grid

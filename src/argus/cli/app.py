@@ -1,0 +1,60 @@
+"""All commands, and what happens when one of them fails.
+
+Commands import what they need when they run, so that help and completion are instant.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from argus import __version__
+from argus.cli import components, data, doctor, look, models, papers, recipe, run, world
+from argus.core.errors import ArgusError
+
+FAILED, INTERRUPTED = 2, 130  # exit codes: something the user can fix; Ctrl-C, as shells have it
+
+
+class Commands(TyperGroup):
+    """The command group; errors that a user can fix become one clear message."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ArgusError as error:
+            typer.secho("error: ", fg=typer.colors.RED, bold=True, err=True, nl=False)
+            typer.echo(error.text(), err=True)
+            raise typer.Exit(FAILED) from None
+        except KeyboardInterrupt as interrupt:
+            typer.echo(str(interrupt) or "interrupted", err=True)
+            raise typer.Exit(INTERRUPTED) from None
+
+
+app = typer.Typer(
+    cls=Commands,
+    name="argus",
+    help="A workbench for multimodal large language models: any technique, on any model, measured the same way.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # rich would double the time of `--help`
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"argus {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    """A workbench for multimodal large language models: any technique, on any model, measured the same way."""
+
+
+for part in (run, recipe, papers, components, world, data, look, models, doctor):
+    part.register(app)

@@ -1,0 +1,127 @@
+"""`argus chat` and `argus look`: one model, one picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from argus.cli.examples import examples
+from argus.cli.techniques import technique
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+MODEL = "argus/tiny-vlm"
+KEEP = 0.25
+ATTACH = "a technique, with options: fastervlm:keep=0.25; may be given several times"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this file."""
+    app.command(
+        epilog=examples(
+            'argus chat argus/tiny-vlm photo.png "What colour is the star?"',
+            'argus chat argus/tiny-vlm photo.png "How many things are there?" --attach fastervlm:keep=0.25',
+        )
+    )(chat)
+    app.command(
+        epilog=examples(
+            "argus look objects",
+            'argus look photo.png --technique fastervlm --technique fastv --keep 0.1 --question "What is on the table?"',
+            "argus look objects --index 7 --technique fastv:layer=1,keep=0.2 --out kept.png",
+        )
+    )(look)
+
+
+def chat(
+    model: Annotated[str, typer.Argument(help="argus/<name>, a folder, or a name on the Hugging Face Hub")],
+    image: Annotated[Path, typer.Argument(help="the picture: PNG, JPEG or WebP")],
+    question: Annotated[str, typer.Argument(help="what to ask about it")],
+    attach: Annotated[list[str] | None, typer.Option(help=ATTACH)] = None,
+    tokens: Annotated[int, typer.Option(min=1, max=4096, help="longest answer in tokens")] = 64,
+) -> None:
+    """Ask a model one question about a picture."""
+    asked = [technique(text) for text in attach or []]
+    picture = _read(image)
+
+    from argus.evaluation.alone import Alone
+    from argus.evaluation.held import HeldModel
+    from argus.methods.attach import attach as attach_technique
+    from argus.model.load import load
+
+    loaded, processor = load(model)
+    for name, options in asked:
+        attach_technique(loaded, name, **options)
+    held, item = HeldModel(loaded, processor), _question(picture, question)
+    (answer,) = Alone(held).generate([item], held.prompter.prompts([item], options=False), tokens)
+    typer.echo(held.tokenizer.decode(answer, skip_special_tokens=True).strip())
+
+
+def look(
+    source: Annotated[str, typer.Argument(metavar="IMAGE|DOMAIN", help="a picture file, or a domain of the world")],
+    model: Annotated[str, typer.Option(help="argus/<name>, a folder, or a name on the Hub")] = MODEL,
+    techniques: Annotated[
+        list[str] | None, typer.Option("--technique", help="name, or name:option=value; may be given several times")
+    ] = None,
+    keep: Annotated[float, typer.Option(min=0, max=1, help="share of the visual tokens each technique keeps")] = KEEP,
+    question: Annotated[
+        str, typer.Option(help="the question, for techniques that read it; a domain brings its own")
+    ] = "What is in the picture?",
+    index: Annotated[int, typer.Option(min=0, help="which picture of the domain's test split")] = 0,
+    out: Annotated[Path, typer.Option(help="the PNG to write")] = Path("look.png"),
+) -> None:
+    """Draw what techniques keep of a picture.
+
+    Several stand side by side; kept patches are lit, dropped ones dimmed.
+    """
+    asked = [technique(text) for text in techniques or ["fastervlm", "fastv", "random"]]
+    picture, question, answer = _source(source, index, question)
+
+    from argus.methods.attach import attach as attach_technique
+    from argus.model.load import load
+    from argus.report.overlay import lit, strip
+    from argus.report.seen import seen
+
+    loaded, processor = load(model)
+    scale = max(1, 288 // max(picture.size))
+    large = picture.resize((picture.width * scale, picture.height * scale), 0)
+    shown = [(f"{question}\n{answer}".strip(), large)]
+    for name, options in asked:
+        with attach_technique(loaded, name, **{"keep": keep, **options}) as attachment:
+            left = seen(loaded, processor, _question(picture, question), [attachment])
+        assert left is not None
+        shown.append((f"{name}: {left.kept} of {left.total}", lit(picture, left.indices, left.grid, scale)))
+        typer.echo(f"{name}: kept {left.kept} of {left.total} visual tokens")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    strip(shown).save(out)
+    typer.echo(out)
+
+
+def _question(picture: Image.Image, text: str) -> Any:
+    from argus.core.sample import ImagePart, Message, Sample, TextPart
+    from argus.evaluation.inferencers.base import Question
+
+    sample = Sample("question", [Message("user", [ImagePart(picture), TextPart(text)])])
+    return Question("question", sample, [picture])
+
+
+def _read(path: Path) -> Image.Image:
+    from argus.core.images import load_image
+
+    return load_image(path)
+
+
+def _source(source: str, index: int, question: str) -> tuple[Image.Image, str, str]:
+    """The picture, what to ask, and the right answer if it is known."""
+    from argus.core.registry import build, components
+
+    if source not in {row.name for row in components("domain")}:
+        return _read(Path(source)), question, ""
+    from PIL import Image
+
+    drawing = build("domain", source).draw("test", index)
+    first = next((q for q in drawing.questions if q.options), None)
+    text, answer = (first.text, f"({first.answer})") if first else (question, "")
+    return Image.fromarray(drawing.pixels), text, answer

@@ -1,0 +1,88 @@
+"""`argus papers`: the catalogue, and what was measured."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from argus.cli.examples import examples
+
+if TYPE_CHECKING:
+    from argus.core.papers import Paper
+
+MARKS = {True: "✓", False: "✗", None: "?"}
+group = typer.Typer(name="papers", no_args_is_help=True, rich_markup_mode=None)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this file."""
+    app.add_typer(group)
+
+
+@group.callback()
+def about() -> None:
+    """List and show papers; record measurements."""
+
+
+@group.command("list", epilog=examples("argus papers list", "argus papers list --status measured", "argus papers list --json"))
+def list_(
+    status: Annotated[Literal["planned", "built", "measured"] | None, typer.Option(help="only these")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+) -> None:
+    """List papers with their state: measured (a recorded run), built (a component or recipe), planned."""
+    from argus.core.papers import papers
+
+    rows = [p for p in papers() if status in (None, p.status)]
+    if as_json:
+        typer.echo(json.dumps([asdict(p) for p in rows], indent=1, ensure_ascii=False))
+        return
+    width = max((len(p.slug) for p in rows), default=0)
+    for p in rows:
+        held = [c["holds"] for c in p.claims if "holds" in c]
+        claims = f"  {sum(map(bool, held))} of {len(held)} claims hold" if held else ""
+        typer.echo(f"{p.status:9} {p.slug:{width}}  {p.title}{claims}")
+
+
+@group.command(epilog=examples("argus papers show fastervlm", "argus papers show fastervlm --json"))
+def show(
+    slug: Annotated[str, typer.Argument(help="the paper's short name, e.g. fastervlm")],
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+) -> None:
+    """Show a paper: its components, its recipe, its claims and what was measured."""
+    from argus.core.papers import paper
+
+    found = paper(slug)
+    typer.echo(json.dumps(asdict(found), indent=1, ensure_ascii=False) if as_json else described(found))
+
+
+@group.command(epilog=examples("argus papers record runs/fastervlm/20260102-030405"))
+def record(folder: Annotated[Path, typer.Argument(metavar="RUN", help="a finished run of the paper's recipe")]) -> None:
+    """Keep the claims of a finished run as the paper's measurement in the catalogue."""
+    from argus.core.errors import ArgusError
+    from argus.core.papers import record_result
+    from argus.core.run import Run
+
+    run = Run.open(folder)
+    if run.read_json("metrics.json").get("quick"):
+        raise ArgusError("a quick run is a smoke test, not a measurement", where=str(folder), hint="Run it without --quick.")
+    typer.echo(record_result(run))
+
+
+def described(paper: Paper) -> str:
+    """A paper as text."""
+    lines = [f"{paper.name}: {paper.title}"]
+    if paper.arxiv:
+        lines.append(f"arXiv {paper.arxiv}")
+    lines.append(f"{paper.status}" + (f" ({paper.note})" if paper.note else ""))
+    lines += [f"component  {where}" for where in paper.where]
+    if paper.recipe:
+        lines.append(f"recipe     {paper.recipe}")
+    for claim in paper.claims:
+        lines.append(f"claim      {MARKS[claim['holds']] + ' ' if 'holds' in claim else ''}{claim['claim']}")
+        lines += [f"             {claim['text']}"] if "holds" in claim else []
+    lines += [f"{key:10} {value}" for key, value in (paper.measured or {}).items()]
+    return "\n".join(lines)

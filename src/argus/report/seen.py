@@ -1,0 +1,57 @@
+"""What is left of a picture for the language model, once techniques have dropped visual tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from argus.evaluation.inferencers.base import Question
+
+if TYPE_CHECKING:
+    from argus.methods.attach import Attachment
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What reaches the last decoder layer of the first picture of a prompt.
+
+    Args:
+        indices: raster indices of the visual tokens of the first crop that are left.
+        grid: (rows, columns) of that crop.
+        kept: visual tokens left, over all crops.
+        total: visual tokens there were, over all crops.
+    """
+
+    indices: list[int]
+    grid: tuple[int, int]
+    kept: int
+    total: int
+
+
+def seen(model: Any, processor: Any, question: Question, attachments: Sequence[Attachment]) -> Seen | None:
+    """Prefill one question and read what the attached techniques left; None where nothing is attached or shown."""
+    import torch
+
+    from argus.evaluation.alone import Alone
+    from argus.evaluation.held import HeldModel
+
+    if not attachments or not question.images:
+        return None
+    held = HeldModel(model, processor)
+    (inputs,) = Alone(held).inputs([question], held.prompter.prompts([question], options=False))
+    with torch.inference_mode():
+        model(**inputs, logits_to_keep=1)
+    last: dict[tuple[int, int], Any] = {}  # (image, tile) -> what the deepest drop left of it
+    for entry in (kept for attachment in attachments for kept in attachment.kept):
+        place = (entry.image, entry.tile)
+        # At one layer techniques act one after the other, so the later record is the smaller set.
+        if place not in last or entry.layer >= last[place].layer:
+            last[place] = entry
+    first = last[min(last)]
+    return Seen(
+        sorted(first.indices.tolist()),
+        first.grid,
+        sum(len(entry.indices) for entry in last.values()),
+        sum(entry.grid[0] * entry.grid[1] for entry in last.values()),
+    )

@@ -1,0 +1,1 @@
+"""A recipe becomes a run folder: everything checked, then models loaded, trained, attached to, evaluated, and reported."""

@@ -1,0 +1,89 @@
+"""The model in hand: variants that stand on the same model, seed and stages share one loaded copy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from argus.core.errors import RecipeError, UnsupportedError
+from argus.core.progress import console
+from argus.core.run import Run
+from argus.methods.attach import Attachment, attach
+from argus.model.load import compose, load
+from argus.runner.plan import Plan
+from argus.training.stage import train_stage
+
+
+@dataclass(slots=True)
+class Held:
+    """One loaded model at a time.
+
+    Args:
+        plan: what the recipe asks for.
+        run: the run folder; stages keep their checkpoints there.
+    """
+
+    plan: Plan
+    run: Run
+    base: str = ""
+    model: Any = None
+    processor: Any = None
+
+    def take(self, variant: str) -> tuple[Any, Any]:
+        """The model and processor that a variant stands on, loaded and trained."""
+        base = self.plan.base(variant)
+        if base != self.base:
+            self.base, self.model, self.processor = "", None, None  # the old one goes before the new one comes
+            self.model, self.processor = self._load(variant)
+            for stage in self.plan.recipe.variants[variant].train:
+                console().print(f"{variant}: training stage {stage}", highlight=False)
+                train_stage(
+                    self.model, self.processor, self.plan.stages[stage], stage_folder(self.plan, self.run, variant, stage)
+                )
+            self.base = base
+            self._try_all(base)
+        return self.model, self.processor
+
+    @contextmanager
+    def attached(self, variant: str) -> Iterator[list[Attachment]]:
+        """A variant's techniques on the model, for the time inside."""
+        with ExitStack() as stack:
+            techniques = self.plan.recipe.variants[variant].attach
+            try:
+                found = [stack.enter_context(attach(self.model, name, **options)) for name, options in techniques.items()]
+            except UnsupportedError as error:
+                raise RecipeError(error.text(), where=self.plan.source.where(("variants", variant, "attach"))) from None
+            yield found
+
+    def _load(self, variant: str) -> tuple[Any, Any]:
+        import torch
+
+        spec, changes = self.plan.models[variant], self.plan.recipe.variants[variant]
+        torch.manual_seed(self.plan.recipe.seed if changes.seed is None else changes.seed)
+        if spec.compose is not None:
+            return compose(spec.compose)
+        assert spec.reference is not None  # one of the two is given: the schema says so
+        return load(
+            spec.reference,
+            dtype=spec.dtype,
+            device=spec.device,
+            revision=spec.revision,
+            trust_remote_code=spec.trust_remote_code,
+            attn_implementation=spec.attention,
+        )
+
+    def _try_all(self, base: str) -> None:
+        """Attach, once and for nothing, what later variants will attach to this model, so that a refusal comes early."""
+        for variant in self.plan.recipe.variants:
+            if self.plan.base(variant) == base:
+                with self.attached(variant):
+                    pass
+
+
+def stage_folder(plan: Plan, run: Run, variant: str, stage: str) -> Path:
+    """Where a stage is trained: under the first variant that stands on the same base, so that none is trained twice."""
+    base = plan.base(variant)
+    return run.stage_folder(next(v for v in plan.recipe.variants if plan.base(v) == base), stage)

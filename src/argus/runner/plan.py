@@ -1,0 +1,181 @@
+"""A recipe, checked as a whole before anything runs: every name, option, model folder, stage and claim."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+from pydantic import ValidationError
+
+from argus.core import claims
+from argus.core.errors import ArgusError, RecipeError, nearest
+from argus.core.recipe import ModelSpec, Recipe, Source, load_recipe
+from argus.core.registry import build, validation_text
+from argus.evaluation.engine import build_metrics
+from argus.evaluation.metrics.base import CostMetric
+from argus.evaluation.options import EvaluationOptions, named
+from argus.evaluation.scenarios.base import build_scenario
+from argus.model.load import resolve
+from argus.training.options import StageOptions
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a recipe asks for.
+
+    Args:
+        source: the recipe and where its keys stand.
+        models: variant -> its model line.
+        stages: stage -> its options.
+        evaluations: name in claims (`objects`, `objects_2`) -> options.
+        better: metric -> `higher` or `lower`.
+    """
+
+    source: Source
+    models: dict[str, ModelSpec]
+    stages: dict[str, StageOptions]
+    evaluations: dict[str, EvaluationOptions]
+    better: dict[str, str]
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe, overrides applied."""
+        return self.source.recipe
+
+    def base(self, variant: str) -> str:
+        """What a variant stands on - model, seed, stages; equal for variants that can share one loaded model."""
+        changes = self.recipe.variants[variant]
+        seed = self.recipe.seed if changes.seed is None else changes.seed
+        return json.dumps([self.models[variant].model_dump(by_alias=True), seed, changes.train], sort_keys=True)
+
+
+def plan(recipe: str | Path, overrides: Sequence[str] = (), *, quick: bool = False) -> Plan:
+    """Read a recipe and check everything that can be checked without running it.
+
+    Args:
+        recipe: a file, or the slug of a paper.
+        overrides: `key=value` with dotted keys.
+        quick: shrink samples and steps to a smoke run.
+
+    Raises:
+        ArgusError: the first thing that is wrong, with file and line.
+    """
+    source = load_recipe(recipe, overrides, quick=quick)
+    found = source.recipe
+    stages = {name: _stage(source, name) for name in found.stages}
+    if not found.evaluate and not any(v.train for v in found.variants.values()):
+        raise RecipeError("nothing to do: no variant trains and nothing is evaluated", where=str(source.file))
+    evaluations, better = _evaluations(source)
+    models = {name: _model(source, name) for name in found.variants}
+    for name, variant in found.variants.items():
+        for technique, options in variant.attach.items():
+            with _at(source, "variants", name, "attach", technique):
+                build("reducer", technique, options)
+    made = Plan(source, models, stages, evaluations, better)
+    _check_claims(made)
+    return made
+
+
+@contextmanager
+def _at(source: Source, *path: str | int) -> Iterator[None]:
+    """Puts file and line in front of what goes wrong inside."""
+    try:
+        yield
+    except ArgusError as error:
+        raise RecipeError(error.text(), where=source.where(path)) from None
+
+
+def _stage(source: Source, name: str) -> StageOptions:
+    options = cast(StageOptions, source.check(StageOptions, source.recipe.stages[name], ("stages", name)))
+    with _at(source, "stages", name, "objective"):
+        build("objective", options.objective_name(), options.objective_options())
+    if options.tuner is not None:
+        with _at(source, "stages", name, "tuner"):
+            build("tuner", *next(iter(options.tuner.items())))
+    for domain in options.data.world:
+        with _at(source, "stages", name, "data"):
+            build("domain", domain, options.data.domains.get(domain))
+    for file in options.data.files:
+        if not Path(file).exists():
+            raise RecipeError(f"training data '{file}' does not exist", where=source.where(("stages", name, "data", "files")))
+    return options
+
+
+def _evaluations(source: Source) -> tuple[dict[str, EvaluationOptions], dict[str, str]]:
+    found: dict[str, EvaluationOptions] = {}
+    better: dict[str, str] = {}
+    for index, data in enumerate(source.recipe.evaluate):
+        options = cast(EvaluationOptions, source.check(EvaluationOptions, data, ("evaluate", index)))
+        with _at(source, "evaluate", index, "scenario"):
+            build_scenario(options)
+        for part in ("instruction", "inferencer"):
+            with _at(source, "evaluate", index, part):
+                build(part, *named(getattr(options, part)))
+        with _at(source, "evaluate", index, "metrics"):
+            metrics = build_metrics(options)
+        for name, metric in metrics.items():
+            better[name] = "lower" if isinstance(metric, CostMetric) and not metric.unit.endswith("/s") else "higher"
+        name = re.sub(r"\W", "_", title(options).split(",")[0].rpartition("/")[2])
+        again = sum(re.fullmatch(rf"{name}(_\d+)?", known) is not None for known in found)
+        found[f"{name}_{again + 1}" if again else name] = options
+    return found, better
+
+
+def _model(source: Source, variant: str) -> ModelSpec:
+    try:
+        spec = source.recipe.variant_model(variant)
+    except ValidationError as error:
+        raise RecipeError(validation_text(error, ModelSpec), where=source.where(("variants", variant, "model"))) from None
+    if spec.reference is not None:
+        changed = "from" in source.recipe.variants[variant].model
+        with _at(source, *(("variants", variant, "model") if changed else ("model",))):
+            resolve(spec.reference)
+    return spec
+
+
+def _check_claims(made: Plan) -> None:
+    """Claims name what will be measured; which families of questions there are is known only afterwards."""
+    known = set()
+    for variant in made.recipe.variants:
+        for evaluation, options in made.evaluations.items():
+            for metric in options.metrics:
+                known |= {f"{variant}.{evaluation}.{named(metric)[0]}"}
+                if is_short(made, named(metric)[0]):
+                    known |= {f"{variant}.{named(metric)[0]}"}
+    for index, text in enumerate(made.recipe.claims):
+        for name in claims.parse(text).names():
+            plain = name.partition("[")[0]
+            if plain not in known:
+                raise RecipeError(
+                    f"the claim names '{plain}', which will not be measured.",
+                    where=made.source.where(("claims", index)),
+                    hint=nearest(plain, known),
+                )
+
+
+def title(options: EvaluationOptions) -> str:
+    """An evaluation for people: `world/objects`, and how it is asked where that is not the plain way.
+
+    Claims use its last word, `objects`; further evaluations of the same name are `objects_2`, `objects_3`, ...
+    """
+    scenario, settings = named(options.scenario)
+    parts = [f"{scenario}/{settings['domain']}" if scenario == "world" else scenario]
+    parts += [f"{word} {part}" for word, part, usual in _asked(options) if part != usual]
+    return ", ".join(parts)
+
+
+def _asked(options: EvaluationOptions) -> tuple[tuple[str, str, str], ...]:
+    return (
+        ("instruction", named(options.instruction)[0], "plain"),
+        ("inferencer", named(options.inferencer)[0], "likelihood"),
+    )
+
+
+def is_short(made: Plan, metric: str) -> bool:
+    """Whether `variant.metric` says enough: one evaluation alone measures this metric."""
+    return sum(metric in [named(m)[0] for m in options.metrics] for options in made.evaluations.values()) == 1
