@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -10,9 +11,11 @@ import torch
 from tests.methods.brute_force import columns_gone, logits_with
 from tests.methods.families import FAMILIES, IMAGE, PAD, cast, llava, llava_inputs, qwen, qwen_inputs
 from torch import Tensor
+from transformers import AttentionInterface
+from transformers.masking_utils import AttentionMaskInterface, flash_attention_mask
 
 import argus
-from argus.core.errors import ArgusError, RecipeError, UnknownNameError, UnsupportedError
+from argus.core.errors import RecipeError, UnknownNameError, UnsupportedError
 from argus.core.registry import components
 from argus.model.anatomy import anatomy
 
@@ -21,16 +24,6 @@ PLAIN = {"eos_token_id": None, "suppress_tokens": [IMAGE]}  # no early end, no p
 DTYPES = [torch.float32, torch.bfloat16]
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-
-
-@pytest.fixture(scope="module")
-def models() -> dict[str, Any]:
-    return {name: family.model() for name, family in FAMILIES.items()}
-
-
-@pytest.fixture(params=sorted(FAMILIES))
-def family(request: Any) -> str:
-    return request.param
 
 
 @pytest.fixture(params=REDUCERS)
@@ -432,10 +425,6 @@ def test_pictures_encoded_elsewhere_are_refused_not_guessed(models: dict[str, An
             model(**text, mm_encoder_outputs={"image": features})
 
 
-def test_errors_are_for_people() -> None:
-    assert issubclass(UnsupportedError, ArgusError)
-
-
 def test_qwen_keeps_grid_positions() -> None:
     """mRoPE models keep row and column of every survivor, whatever `positions` says."""
     model, inputs = qwen(), qwen_inputs([1], [5])
@@ -444,3 +433,87 @@ def test_qwen_keeps_grid_positions() -> None:
         with argus.attach(model, "fastervlm", keep=0.5, positions=positions), torch.no_grad():
             results.append(model(**inputs).logits)
     assert torch.equal(*results)
+
+
+def test_masking_equals_dropping(models: dict[str, Any], family: str, reducer: str) -> None:
+    """`apply: mask` hides tokens and keeps shapes; what survivors compute is the same, also behind the cache."""
+    model, inputs = models[family], FAMILIES[family].inputs([1, 2], [5, 3])
+    logits, tokens = [], []
+    for apply in ("drop", "mask"):
+        with argus.attach(model, reducer, keep=0.4, apply=apply), torch.no_grad():
+            logits.append(model(**inputs).logits)
+            tokens.append(model.generate(**inputs, max_new_tokens=4, do_sample=False, **PLAIN))
+    real = inputs["attention_mask"].bool()
+    torch.testing.assert_close(logits[0][real], logits[1][real], atol=2e-5, rtol=1e-4)
+    assert torch.equal(*tokens)
+
+
+def test_own_matmul_attention(reducer: str) -> None:
+    """The CPU kernel that Argus registers is cut and listened to like any other."""
+    inputs = llava_inputs([1, 2], [5, 3])
+    logits = []
+    for attention in ("sdpa", "matmul"):
+        model = FAMILIES["argus"].model(attention)
+        with argus.attach(model, reducer, keep=0.4), torch.no_grad():
+            logits.append(model(**inputs).logits)
+    real = inputs["attention_mask"].bool()
+    torch.testing.assert_close(logits[0][real], logits[1][real], atol=2e-5, rtol=1e-4)
+
+
+def test_kernels_that_take_padding_masks(reducer: str, flash: str) -> None:
+    """Flash kernels get (B, K) masks; different numbers of survivors are padding to them."""
+    inputs = llava_inputs([1, 2, 1], [5, 3, 4])
+    out = []
+    for attention in ("sdpa", flash):
+        model = llava()
+        model.model.language_model.config._attn_implementation = attention
+        with argus.attach(model, reducer, keep=0.4):
+            out.append(
+                model.generate(
+                    **inputs, max_new_tokens=3, do_sample=False, output_logits=True, return_dict_in_generate=True, **PLAIN
+                )
+            )
+    torch.testing.assert_close(torch.stack(out[0].logits), torch.stack(out[1].logits), atol=2e-5, rtol=1e-4)
+    assert torch.equal(out[0].sequences, out[1].sequences)
+
+
+@pytest.fixture
+def flash() -> Iterator[str]:
+    """A kernel with the conventions of flash attention: no mask or (B, K) padding, causal, queries aligned to the end."""
+
+    def kernel(module, query, key, value, attention_mask, scaling=None, **kwargs):  # type: ignore[no-untyped-def]
+        groups = query.shape[1] // key.shape[1]
+        key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+        out = torch.zeros_like(query)
+        for b in range(len(query)):  # as if unpadded: every item alone, without its padding
+            keys = torch.ones(key.shape[2], dtype=torch.bool) if attention_mask is None else attention_mask[b].bool()
+            queries = keys[-query.shape[2] :]
+            q, k, v = query[b][:, queries], key[b][:, keys], value[b][:, keys]
+            causal = torch.ones(q.shape[1], k.shape[1], dtype=torch.bool).tril(k.shape[1] - q.shape[1])
+            weights = (q @ k.transpose(-1, -2) * scaling).masked_fill(~causal, float("-inf")).softmax(-1)
+            out[b][:, queries] = weights @ v
+        return out.transpose(1, 2).contiguous(), None
+
+    AttentionInterface.register("test_flash", kernel)
+    AttentionMaskInterface.register("test_flash", flash_attention_mask)
+    yield "test_flash"
+    del AttentionInterface._global_mapping["test_flash"], AttentionMaskInterface._global_mapping["test_flash"]
+
+
+def test_prefill_flops_match_the_formula() -> None:
+    """Per layer 2 (2 S D^2 + 2 S D D_kv + 3 S D m) for products with weights and 4 S^2 D for attention, S = text + T."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    model, inputs = llava("eager"), llava_inputs([1], [6])  # the counter knows plain products on every machine
+    decoder, text = model.model.language_model, inputs["input_ids"].shape[1] - 36
+    counted = []
+    with torch.no_grad():
+        for keep in (1.0, 0.25):
+            with argus.attach(model, "fastervlm", keep=keep), FlopCounterMode(display=False) as flops:
+                model(**inputs, logits_to_keep=1)
+            counts = flops.get_flop_counts()
+            counted.append(sum(v for k, v in counts.items() if k.endswith("language_model") for v in v.values()))
+    width, kv, inner = decoder.config.hidden_size, 16, decoder.config.intermediate_size
+    for total, visual in zip(counted, (36, 9), strict=True):
+        s = text + visual
+        assert total == 3 * (2 * (2 * s * width**2 + 2 * s * width * kv + 3 * s * width * inner) + 4 * s * s * width)

@@ -131,7 +131,7 @@ def attention_rows(call: AttentionCall, rows: Tensor) -> Tensor:
     logits = (query @ call.key.transpose(-1, -2)).view(batch, heads, rows.shape[1], -1) * call.scaling  # (B, H, R, K)
     visible = _mask_rows(call, rows)
     if visible is not None:
-        logits = logits + visible if visible.is_floating_point() else logits.masked_fill(~visible, float("-inf"))
+        logits = logits + visible if visible.is_floating_point() else logits.masked_fill(~visible, torch.finfo(logits.dtype).min)
     return logits.softmax(-1, dtype=torch.float32)
 
 
@@ -153,8 +153,7 @@ def mean_attention(call: AttentionCall, weights: Tensor) -> Tensor:
         (B, H, K) in float32; zeros for an item without weights.
     """
     total = sum(
-        torch.einsum("bhrk,br->bhk", block.nan_to_num(0.0), weights[:, rows].to(block.dtype))
-        for rows, block in attention_row_blocks(call)
+        torch.einsum("bhrk,br->bhk", block, weights[:, rows].to(block.dtype)) for rows, block in attention_row_blocks(call)
     )
     return total / weights.sum(-1).clamp(min=1e-12)[:, None, None]
 

@@ -141,8 +141,6 @@ class LayerPlan:
             for layer in reducer.layers(len(self.anatomy.layers)):
                 self.steps.setdefault(layer, []).append(reducer)
                 if reducer.score.attention:
-                    if layer == 0:
-                        raise UnsupportedError("there is no attention to read in front of layer 0.")
                     self.rows.setdefault(layer - 1, set()).update(reducer.score.attention)
 
     # -- one forward pass

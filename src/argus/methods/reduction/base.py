@@ -133,6 +133,8 @@ class Reducer(ABC):
         """Adapts to a model, before anything runs; raises UnsupportedError, with the reason, if it cannot work there."""
         self.score.check(anatomy)
         layers = self.layers(len(anatomy.layers))
+        if self.score.attention and 0 in layers:
+            raise UnsupportedError("there is no attention to read in front of layer 0.")
         if any(not 0 <= layer < len(anatomy.layers) for layer in layers):
             raise UnsupportedError(
                 f"it drops before layer {max(layers)}, and the language model has only {len(anatomy.layers)} layers."
