@@ -23,7 +23,6 @@ from argus.world.raster import noise_tile
 from argus.world.text import UNIT, WORDS, Line, character_cells, draw_lines, ink, lookalikes, measure, paper
 
 ORDINALS = ("first", "second", "third")
-LETTERS = CHARACTERS[:26]
 SIGNS = CHARACTERS[:62]  # letters of both cases and digits
 LENGTHS = ("3", "4", "5")
 BY_LENGTH = tuple(tuple(w for w in WORDS if len(w) == int(n)) for n in LENGTHS)
@@ -213,7 +212,11 @@ def _letter(scene: DocumentsScene, dice: Dice) -> Question | None:
         return None
     name = ORDINALS[which] if which < 3 else "last"
     place = "word" if len(scene.words) == 1 else "top word"
-    others = dice.shuffled([c for c in LETTERS if c != word[at]])[:5]
+    others: list[str] = []
+    while len(others) < 5:  # letters as frequent at this place as the answer is
+        other = dice.pick(BY_LENGTH[2])[at if which < 3 else -1]
+        if other != word[at] and other not in others:
+            others.append(other)
     text = dice.pick((f"What is the {name} letter of the {place}?", f"Which letter is the {name} one of the {place}?"))
     return Question("letter", text, word[at], tuple(dice.shuffled([word[at], *others])), (ink(line),))
 
