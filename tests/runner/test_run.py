@@ -23,9 +23,9 @@ from argus.runner.run import run
 Write = Callable[..., Path]
 
 
-def accuracies(folder: Path) -> dict[str, Any]:
-    """All that a repeated run must give again: every number but times."""
-    return {r.variant: r.measurements for r in Summary.load(folder).evaluated[0].results}
+def numbers(folder: Path) -> dict[str, float]:
+    """Everything measured; no times are among it, so that a repeated run gives the same."""
+    return Summary.load(folder).measured
 
 
 def records(folder: Path) -> int:
@@ -124,7 +124,7 @@ def test_a_killed_run_goes_on_where_it_was_and_ends_with_the_same_numbers(recipe
     assert resumed.folder == folder
     assert next(folder.glob("records/full*.jsonl")).read_bytes() == before  # nothing is asked twice
     assert records(folder) == records(finished.folder)
-    assert accuracies(folder) == accuracies(finished.folder)
+    assert numbers(folder) == numbers(finished.folder)
 
 
 def test_ctrl_c_says_how_to_go_on(recipe: Write, tmp_path: Path) -> None:
@@ -178,7 +178,7 @@ def test_a_full_disk_loses_nothing(recipe: Write, tmp_path: Path, finished: Run,
         run(file, root=root)
     monkeypatch.undo()
     resumed = run(file, root=root)
-    assert accuracies(resumed.folder) == accuracies(finished.folder)
+    assert numbers(resumed.folder) == numbers(finished.folder)
 
 
 def test_pictures_that_cannot_be_read_are_counted_not_scored(recipe: Write, tmp_path: Path) -> None:
@@ -207,3 +207,60 @@ def test_pictures_that_cannot_be_read_are_counted_not_scored(recipe: Write, tmp_
     assert sum(evaluated.set_aside.values()) == 3
     assert "gone.png" in reasons
     assert "torn.png" in reasons
+
+
+TRAINED = """\
+stages:
+  tune:
+    objective: sft
+    data: {world: {objects: 1.0}, size: 32, questions: 2}
+    train: [multi_modal_projector]
+    steps: 4
+    batch_size: 2
+    precision: fp32
+    save_every: 1
+    log_every: 1
+variants:
+  tuned: {train: [tune]}
+  tuned_fastervlm: {train: [tune], attach: {fastervlm: {keep: 0.25}}}
+"""
+
+
+def test_an_interrupted_stage_goes_on_from_its_checkpoint(
+    recipe: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from argus.runner import held
+
+    text = recipe(("samples: 48", "samples: 4")).read_text()
+    start, end = text.index("variants:"), text.index("evaluate:")
+    file = tmp_path / "trained.yaml"
+    file.write_text(text[:start] + TRAINED + text[end : text.index("claims:")])
+    whole = run(file, root=tmp_path / "whole")
+
+    train, calls = held.train_stage, []
+
+    def interrupted(*args: Any, **kwargs: Any) -> Any:
+        def stop(step: int) -> None:
+            if step == 3:
+                raise KeyboardInterrupt
+
+        calls.append(args)
+        return train(*args, **kwargs, on_step=stop)
+
+    monkeypatch.setattr(held, "train_stage", interrupted)
+    with pytest.raises(KeyboardInterrupt, match="To go on: argus run"):
+        run(file, root=tmp_path / "runs")
+    monkeypatch.undo()
+    (folder,) = (tmp_path / "runs" / "tiny").iterdir()
+    kept = sorted(p.name for p in folder.glob("stages/tuned/tune/checkpoints/checkpoint-*"))
+    assert kept[-1] == "checkpoint-2"  # the third step was not saved yet
+    resumed = run(file, root=tmp_path / "runs")
+    assert resumed.folder == folder
+    assert numbers(resumed.folder) == numbers(whole.folder)
+    losses = [[entry["loss"] for entry in Summary.load(f).trained[0].log] for f in (whole.folder, folder)]
+    assert len(losses[0]) == 4
+    assert losses[0] == losses[1]
+    # Both variants stand on the same trained weights, which were trained once.
+    assert [(t.variant, t.stage) for t in Summary.load(folder).trained] == [("tuned", "tune")]
+    assert not (folder / "stages" / "tuned_fastervlm").exists()
+    assert "loss of stage tune" in (folder / "report.html").read_text()

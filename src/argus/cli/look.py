@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from argus.cli.examples import examples
+from argus.cli.quiet import quiet
 from argus.cli.techniques import technique
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ def chat(
     from argus.methods.attach import attach as attach_technique
     from argus.model.load import load
 
+    quiet()
     loaded, processor = load(model)
     for name, options in asked:
         attach_technique(loaded, name, **options)
@@ -84,6 +86,7 @@ def look(
     from argus.report.overlay import lit, strip
     from argus.report.seen import seen
 
+    quiet()
     loaded, processor = load(model)
     scale = max(1, 288 // max(picture.size))
     large = picture.resize((picture.width * scale, picture.height * scale), 0)

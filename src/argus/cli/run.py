@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from argus.cli.examples import examples
+from argus.cli.quiet import quiet
 
 
 def register(app: typer.Typer) -> None:
@@ -40,6 +41,7 @@ def run(
     """
     from argus.runner.run import run as run_recipe
 
+    quiet()
     run_recipe(file, changes or [], quick=quick, fresh=fresh, root=root)
 
 
