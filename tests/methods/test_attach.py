@@ -49,7 +49,7 @@ def single(inputs: dict[str, Tensor], item: int, family: str, pictures: list[int
 
 def renumbered(reducer: str) -> set[int]:
     """Layers in front of which a reducer renumbers survivors by default."""
-    return {0} if reducer == "fastervlm" else set()
+    return {0} if reducer in ("fastervlm", "random") else set()
 
 
 def greedy(model: Any, inputs: dict[str, Tensor], steps: int) -> tuple[list[int], list[Tensor]]:
@@ -314,6 +314,67 @@ def test_a_second_picture_later_in_the_conversation(models: dict[str, Any], fami
         rest = {k: v[..., split:] for k, v in extra.items()}
         later = model(input_ids=two["input_ids"][:, split:], **second, **rest, past_key_values=cache).logits
     torch.testing.assert_close(later[:, stay], expected[:, stay], atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("mode", ["fastervlm", "random"])
+@pytest.mark.parametrize("name", ["llava", "qwen2_5_vl"])
+def test_chunked_prefill_of_generate(models: dict[str, Any], name: str, mode: str) -> None:
+    """Pictures are encoded before the prompt is split; each is cut in the chunk that holds it."""
+    model, inputs = models[name], FAMILIES[name].inputs([2], [8])
+    ids = inputs["input_ids"][0].tolist()
+    size = next(i for i in range(len(ids)) if ids[i] == IMAGE and ids[i + 1] != IMAGE) + 2  # behind the first picture
+    options = {"max_new_tokens": 4, "do_sample": False, "output_logits": True, "return_dict_in_generate": True, **PLAIN}
+    with argus.attach(model, mode, keep=0.4):
+        whole = model.generate(**inputs, **options)
+        parts = model.generate(**inputs, **options, prefill_chunk_size=size)
+    assert torch.equal(whole.sequences, parts.sequences)
+    torch.testing.assert_close(torch.stack(parts.logits), torch.stack(whole.logits), atol=2e-5, rtol=1e-4)
+
+
+def test_a_chunk_that_vanishes(models: dict[str, Any]) -> None:
+    """A chunk with nothing but a picture of which nothing is kept leaves no trace but its length."""
+    model, inputs = models["llava"], llava_inputs([1], [4])
+    ids = inputs["input_ids"]
+    with argus.attach(model, "fastervlm", keep=0.0), torch.no_grad():
+        expected = model(**inputs).logits[:, 38:]
+        cache = model(input_ids=ids[:, :2], use_cache=True).past_key_values
+        nothing = model(input_ids=ids[:, 2:38], pixel_values=inputs["pixel_values"], past_key_values=cache).logits
+        assert not nothing.any()
+        assert cache.get_seq_length() == 38
+        torch.testing.assert_close(model(input_ids=ids[:, 38:], past_key_values=cache).logits, expected, atol=2e-5, rtol=1e-4)
+
+
+def test_items_without_pictures(models: dict[str, Any], family: str, reducer: str) -> None:
+    """A batch mixes prompts with and without pictures; the latter are as if nothing were attached."""
+    model, pictures = models[family], [1, 0]
+    batch = FAMILIES[family].inputs(pictures, [4, 9])
+    with torch.no_grad():
+        alone = model(input_ids=batch["input_ids"][1:, -11:]).logits[0]
+        with argus.attach(model, reducer, keep=0.4) as attachment:
+            together = model(**batch).logits
+    torch.testing.assert_close(together[1, -11:], alone, atol=2e-5, rtol=1e-4)
+    assert [c.item for c in attachment.counts] == [0]
+
+
+def test_videos_and_pictures_in_one_prompt(reducer: str) -> None:
+    """A video of two time steps, then a picture: three crops, encoded in another order than the prompt's."""
+    model, random = qwen(), torch.Generator().manual_seed(0)
+    ids = torch.tensor([[1, 58, *[61] * 16, 59, 58, *[IMAGE] * 6, 59, 9, 8, 7]])
+    inputs = {
+        "input_ids": ids,
+        "mm_token_type_ids": (ids == IMAGE).int() + 2 * (ids == 61).int(),
+        "pixel_values": torch.randn(24, 96, generator=random),
+        "image_grid_thw": torch.tensor([[1, 4, 6]]),
+        "pixel_values_videos": torch.randn(64, 96, generator=random),
+        "video_grid_thw": torch.tensor([[2, 4, 8]]),
+    }
+    with argus.attach(model, reducer, keep=0.5) as attachment, torch.no_grad():
+        model(**inputs)
+        model.generate(**inputs, max_new_tokens=2, do_sample=False, **PLAIN)
+    assert [(k.image, k.tile, k.grid) for k in attachment.kept] == [(0, 0, (2, 4)), (0, 1, (2, 4)), (1, 0, (2, 3))]
+    assert attachment.counts[0].kept == 11
+    if reducer != "fastv":
+        assert attachment.counts[0].per_crop == (4, 4, 3)
 
 
 # -- together, in training, and refused

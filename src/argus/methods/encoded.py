@@ -27,15 +27,19 @@ class Encoding:
 
     Args:
         pieces: G crops.
-        inputs: the tower's arguments, by the processor's names.
         tokens: (M, PROBE) leading dimensions of the visual tokens, in placeholder order.
         scores: kind -> (T,) attention per visual token (leading tokens of a crop left out).
+        fingerprints: (G,) int64 made from each crop's pixels, where they are wanted.
     """
 
     pieces: list[Piece]
-    inputs: dict[str, Any]
     tokens: Tensor | None = None
     scores: dict[Kind, Tensor] = field(default_factory=dict)
+    fingerprints: Tensor | None = None
+
+    def crop_scores(self, kind: Kind, crop: int) -> Tensor:
+        """(N,) scores of one crop."""
+        return self.scores[kind].split([p.grid[0] * p.grid[1] for p in self.pieces])[crop]
 
 
 class Encoder:
@@ -43,13 +47,16 @@ class Encoder:
 
     Attributes:
         kinds: which attention to read; techniques add to it.
+        fingerprinted: whether to make fingerprints of pixels.
     """
 
     def __init__(self, anatomy: Anatomy) -> None:
         self.anatomy = anatomy
         self.kinds: set[Kind] = set()
+        self.fingerprinted = False
         self.encodings: list[Encoding] = []
         self.used = False  # a new picture replaces those that a prompt has used
+        self._inputs: dict[str, Any] = {}  # of the call that is running
         self._calls: dict[Kind, list[Tensor]] = {}
         self._watch: Any = None
         tower = anatomy.vision_tower
@@ -97,12 +104,12 @@ class Encoder:
     # -- hooks
 
     def _before(self, tower: Any, args: Any, kwargs: Any) -> Any:
-        inputs = self.anatomy.tower_inputs(args, kwargs)
+        self._inputs = self.anatomy.tower_inputs(args, kwargs)
         if self.used:
             self.encodings, self.used = [], False
         offset = max((p.picture + 1 for e in self.encodings for p in e.pieces), default=0)
-        pieces = [replace(p, picture=p.picture + offset) for p in self.anatomy.pieces(inputs)]
-        self.encodings.append(Encoding(pieces, inputs))
+        pieces = [replace(p, picture=p.picture + offset) for p in self.anatomy.pieces(self._inputs)]
+        self.encodings.append(Encoding(pieces))
         options = self.anatomy.tower_options(self.kinds)
         self._calls = {} if options else {kind: [] for kind in self.kinds}
         if self._calls:
@@ -111,7 +118,7 @@ class Encoder:
 
     @torch.no_grad()
     def _listen(self, call: AttentionCall) -> None:
-        patches = self.anatomy.patches_per_call(self.encodings[-1].inputs, call.key.shape[2])
+        patches = self.anatomy.patches_per_call(self._inputs, call.key.shape[2])
         if "cls" in self._calls:
             first = torch.zeros(len(call.query), 1, dtype=torch.long, device=call.query.device)
             self._calls["cls"].append(attention_rows(call, first).mean(1)[:, 0, -patches:])  # (G, N)
@@ -124,17 +131,36 @@ class Encoder:
         if self._watch is not None:
             self._watch.remove()
             self._watch = None
-        encoding = self.encodings[-1]
+        encoding, inputs, self._inputs = self.encodings[-1], self._inputs, {}
         if output is None:  # the tower failed: forget the call
             self.encodings.pop()
             return
         given: dict[Kind, list[Tensor]] = {kind: [scores] for kind, scores in self.anatomy.output_scores(output).items()}
         for kind, calls in (self._calls | given).items():
-            encoding.scores[kind] = self.anatomy.token_scores(calls, encoding.inputs)
+            encoding.scores[kind] = self.anatomy.token_scores(calls, inputs)
+        if self.fingerprinted:
+            encoding.fingerprints = torch.stack([fingerprint(p) for p in self.anatomy.vision_pixels(inputs)])
         self._calls = {}
 
     def _features(self, module: Any, args: Any, output: Any) -> None:
-        self.encodings[-1].tokens = self.anatomy.features(output).detach()[:, :PROBE]
+        self.encodings[-1].tokens = self.anatomy.features(output).detach()[:, :PROBE].clone()
+
+
+def mix(x: Tensor) -> Tensor:
+    """Scrambles int64 values one to one: the finaliser of SplitMix64 (Steele et al., 2014), with logical shifts."""
+    x = (x ^ _shift(x, 30)) * -4658895280553007687  # 0xBF58476D1CE4E5B9
+    x = (x ^ _shift(x, 27)) * -7723592293110705685  # 0x94D049BB133111EB
+    return x ^ _shift(x, 31)
+
+
+def fingerprint(pixels: Tensor) -> Tensor:
+    """One int64 from the bits of a tensor; sums of integers are the same in any order, so on any device."""
+    bits = pixels.detach().contiguous().flatten().view(torch.int16).long()
+    return (bits * mix(torch.arange(1, len(bits) + 1, device=bits.device))).sum()
+
+
+def _shift(x: Tensor, by: int) -> Tensor:
+    return (x >> by) & ((1 << (64 - by)) - 1)
 
 
 def _starts(encoding: Encoding) -> list[int]:

@@ -40,8 +40,7 @@ class Cut:
 
 def cut_of(there: Tensor, seen: Tensor) -> Cut:
     """The cut that takes the positions that are `there` (B, S), of which only those also `seen` can be looked at."""
-    counts = there.sum(1).tolist()
-    longest = max(counts)
+    longest = max(1, int(there.sum(1).max()))  # layers cannot run on nothing: one place stays, unseen
     order = there.int().argsort(dim=1, stable=True)[:, there.shape[1] - longest :]  # (B, L), those there last
     visible = (there & seen).gather(1, order)
     ragged = not bool(visible.all())

@@ -28,7 +28,6 @@ from argus.methods.encoded import Encoder
 from argus.methods.kept_cache import KeptLayer, Layout, Shift, kept_layer
 from argus.methods.layer_cut import Cut, cut_mask, cut_of, cut_rotary, with_bias
 from argus.methods.reduction.base import Reducer, Rows, Step, everything, text_rows
-from argus.methods.reduction.scores import fingerprint
 from argus.model.anatomy.base import Anatomy, VisualTokens
 
 
@@ -137,6 +136,7 @@ class LayerPlan:
         self.steps: dict[int, list[Reducer]] = {}
         self.rows: dict[int, set[Rows]] = {}
         self.encoder.kinds = {r.score.patches for r in self.reducers if r.score.patches is not None}
+        self.encoder.fingerprinted = any(r.score.fingerprints for r in self.reducers)
         for reducer in self.reducers:
             for layer in reducer.layers(len(self.anatomy.layers)):
                 self.steps.setdefault(layer, []).append(reducer)
@@ -277,11 +277,10 @@ class LayerPlan:
         assert tokens is not None
 
         def patches(kind: Literal["cls", "received"]) -> Tensor:
-            return torch.cat([_crop_scores(e.scores[kind], e, g) for e, g in run.encoded])
+            return torch.cat([e.crop_scores(kind, g) for e, g in run.encoded])
 
         def fingerprints() -> Tensor:
-            pixels = {id(e): self.anatomy.vision_pixels(e.inputs) for e, _ in run.encoded}
-            return torch.stack([fingerprint(pixels[id(e)][g]) for e, g in run.encoded]).to(tokens.crop.device)[tokens.crop]
+            return torch.stack([e.fingerprints[g] for e, g in run.encoded]).to(tokens.crop.device)[tokens.crop]
 
         step = Step(index, tokens, run.present, hidden, run.real, lambda rows: run.attention[rows], patches, fingerprints)
         bias = reducer.bias(step)
@@ -348,9 +347,3 @@ def _layer_hooks(plan: LayerPlan, index: int) -> tuple[Any, Any]:
 
 def _attention(layer: Any) -> nn.Module:
     return layer.self_attn
-
-
-def _crop_scores(scores: Tensor, encoding: Any, crop: int) -> Tensor:
-    """(T,) scores of one encoding -> those of one crop."""
-    sizes = [p.grid[0] * p.grid[1] for p in encoding.pieces]
-    return scores.split(sizes)[crop]

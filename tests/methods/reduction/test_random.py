@@ -8,7 +8,7 @@ import torch
 from tests.methods.families import FAMILIES, llava_inputs
 
 import argus
-from argus.methods.reduction.scores import fingerprint, mix
+from argus.methods.encoded import fingerprint, mix
 
 
 def kept(model: Any, inputs: Any, **options: Any) -> list[list[int]]:

@@ -93,10 +93,12 @@ class Score(ABC):
     Attributes:
         attention: rows of the previous layer's attention that it reads.
         patches: attention in the encoder that it reads.
+        fingerprints: whether it reads fingerprints of the pixels.
     """
 
     attention: tuple[Rows, ...] = ()
     patches: Literal["cls", "received"] | None = None
+    fingerprints: bool = False
 
     def check(self, anatomy: Anatomy) -> None:  # noqa: B027 - most scores work on every model
         """Adapts to a model; raises UnsupportedError, with the reason, if it cannot work there."""

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from argus.core.errors import UnsupportedError
 from argus.methods.attention_rows import AttentionCall, attention_row_blocks, watch
-from argus.methods.encoded import Encoder
+from argus.methods.encoded import Encoder, Kind
 from argus.model.anatomy import anatomy
 
 DISPERSION_LAYER = 1  # the second decoder layer, as in the paper's figure
@@ -97,9 +97,10 @@ def attention_curves(model: Any, inputs: Mapping[str, Any]) -> AttentionCurves:
         ):
             curves[name].append(curve)
 
-    watches = [watch(layer.self_attn, read) for layer in parts.layers]
+    layers: Any = parts.layers
+    watches = [watch(layer.self_attn, read) for layer in layers]
     encoder = Encoder(parts)
-    kind = "cls" if parts.has_cls else "received"
+    kind: Kind = "cls" if parts.has_cls else "received"
     encoder.kinds.add(kind)
     try:
         model(**inputs, use_cache=False, logits_to_keep=1)
@@ -107,7 +108,8 @@ def attention_curves(model: Any, inputs: Mapping[str, Any]) -> AttentionCurves:
         for listener in watches:
             listener.remove()
         encoder.remove()
-    return AttentionCurves(*(torch.stack(curves[name]) for name in CURVES), encoder=encoder.encodings[-1].scores[kind].float())
+    scores = encoder.encodings[-1].scores[kind].float()
+    return AttentionCurves(**{name: torch.stack(curves[name]) for name in CURVES}, encoder=scores)
 
 
 def spearman(curves: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from pydantic import Field
 
-from argus.methods.reduction.base import Reducer, ReducerOptions
+from argus.methods.reduction.base import Positions, Reducer, ReducerOptions
 from argus.methods.reduction.scores import RandomScore
 from argus.methods.reduction.selectors import TopK
 
@@ -19,6 +19,11 @@ from argus.methods.reduction.selectors import TopK
 class RandomOptions(ReducerOptions):
     """Options of random pruning."""
 
+    positions: Positions = Field(
+        "consecutive",
+        description="as in FasterVLM, whose control it is. consecutive: survivors are renumbered; original: they keep their "
+        "place. Models with row and column positions (mRoPE) always keep them.",
+    )
     seed: int = Field(0, ge=0, lt=2**31, description="seed of the draw")
     layer: int = Field(0, ge=0, description="decoder layer in front of which tokens are dropped; 0 is before the first")
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from argus.core.errors import UnsupportedError
+from argus.methods.encoded import mix
 from argus.methods.reduction.base import Rows, Score, Step
 from argus.model.anatomy.base import Anatomy
 
@@ -64,26 +65,11 @@ class LayerAttention(Score):
 class RandomScore(Score):
     """Uniform in [0, 1): a pure function of (seed, pixels of the crop, cell), in every batch and on every device."""
 
+    fingerprints = True
+
     def __init__(self, seed: int) -> None:
         self.seed = seed
 
     def __call__(self, step: Step) -> Tensor:
         seeded = mix(step.fingerprints() ^ mix(torch.full_like(step.tokens.cell, self.seed)))
         return (mix(seeded + step.tokens.cell) >> 11 & (1 << 52) - 1).double() / (1 << 52)
-
-
-def mix(x: Tensor) -> Tensor:
-    """Scrambles int64 values one to one: the finaliser of SplitMix64 (Steele et al., 2014), with logical shifts."""
-    x = (x ^ _shift(x, 30)) * -4658895280553007687  # 0xBF58476D1CE4E5B9
-    x = (x ^ _shift(x, 27)) * -7723592293110705685  # 0x94D049BB133111EB
-    return x ^ _shift(x, 31)
-
-
-def fingerprint(pixels: Tensor) -> Tensor:
-    """One int64 from the bits of a tensor; sums of integers are the same in any order, so on any device."""
-    bits = pixels.detach().contiguous().flatten().view(torch.int16).long()
-    return (bits * mix(torch.arange(1, len(bits) + 1, device=bits.device))).sum()
-
-
-def _shift(x: Tensor, by: int) -> Tensor:
-    return (x >> by) & ((1 << (64 - by)) - 1)
