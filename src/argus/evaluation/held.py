@@ -62,7 +62,7 @@ def takes_masks(model: PreTrainedModel) -> bool:
     layers = getattr(text, "layer_types", None) or []
     sliding = getattr(text, "sliding_window", None) if getattr(text, "use_sliding_window", True) else None
     kernel = getattr(text, "_attn_implementation", "eager") or "eager"
-    return plain_positions(model) and set(layers) <= {"full_attention"} and not sliding and kernel in ("sdpa", "eager")
+    return plain_positions(model) and set(layers) <= {"full_attention"} and not sliding and kernel in ("sdpa", "eager", "matmul")
 
 
 def plain_positions(model: PreTrainedModel) -> bool:
