@@ -8,8 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from tests.methods.brute_force import columns_gone, logits_with
-from tests.methods.families import FAMILIES, IMAGE, PAD, cast, llava, llava_inputs, qwen, qwen_inputs
 from torch import Tensor
 from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface, flash_attention_mask
@@ -18,6 +16,8 @@ import argus
 from argus.core.errors import RecipeError, UnknownNameError, UnsupportedError
 from argus.core.registry import components
 from argus.model.anatomy import anatomy
+from tests.methods.brute_force import columns_gone, logits_with
+from tests.methods.families import FAMILIES, IMAGE, PAD, cast, llava, llava_inputs, qwen, qwen_inputs
 
 REDUCERS = [c.name for c in components("reducer")]
 PLAIN = {"eos_token_id": None, "suppress_tokens": [IMAGE]}  # no early end, no placeholder out of a random model
@@ -484,6 +484,48 @@ def test_pictures_encoded_elsewhere_are_refused_not_guessed(models: dict[str, An
         model(**two)
         with pytest.raises(UnsupportedError, match="not one that was encoded last"):
             model(**text, mm_encoder_outputs={"image": features})
+
+
+def test_pictures_encoded_before_attaching_are_refused(models: dict[str, Any], reducer: str) -> None:
+    model, inputs = models["llava"], llava_inputs([1], [4])
+    text = {k: inputs[k] for k in ("input_ids", "attention_mask")}
+    early = "encoded before the technique was attached"
+    with torch.no_grad():
+        features = {"image": model.model.get_image_features(inputs["pixel_values"])}
+        with argus.attach(model, reducer), pytest.raises(UnsupportedError, match=early):
+            model(**text, mm_encoder_outputs=features)
+        with argus.attach(model, "fastv") as first:  # the encoder is heard, but nobody asked for what `reducer` reads
+            features = {"image": model.model.get_image_features(inputs["pixel_values"])}
+            with argus.attach(model, reducer):
+                if reducer == "fastv":
+                    model(**text, mm_encoder_outputs=features)
+                else:
+                    with pytest.raises(UnsupportedError, match=early):
+                        model(**text, mm_encoder_outputs=features)
+    assert not first.attached
+
+
+def test_kernels_and_layers_that_cannot_be_cut(flash: str) -> None:
+    model, inputs = llava(), llava_inputs([1], [4])
+    config = model.model.language_model.config
+    config._attn_implementation = "flex_attention"
+    with pytest.raises(UnsupportedError, match="flex_attention builds its masks for whole sequences"):
+        argus.attach(model, "fastervlm")
+    config._attn_implementation = flash
+    packed = torch.cat([torch.arange(30), torch.arange(inputs["input_ids"].shape[1] - 30)])[None]
+    with argus.attach(model, "fastervlm"), pytest.raises(UnsupportedError, match="several sequences packed"):
+        model(input_ids=inputs["input_ids"], pixel_values=inputs["pixel_values"], position_ids=packed)
+    config._attn_implementation = "sdpa"
+    config.layer_types = ["full_attention", "sliding_attention", "full_attention"]
+    with pytest.raises(UnsupportedError, match="do not all see the whole sequence"):
+        argus.attach(model, "fastervlm")
+
+
+def test_only_embeddings_are_refused(models: dict[str, Any]) -> None:
+    model, inputs = models["llava"], llava_inputs([1], [4])
+    embeddings = model.get_input_embeddings()(inputs["input_ids"])
+    with argus.attach(model, "fastervlm"), pytest.raises(UnsupportedError, match="found by input_ids"):
+        model(inputs_embeds=embeddings, pixel_values=inputs["pixel_values"])
 
 
 def test_qwen_keeps_grid_positions() -> None:

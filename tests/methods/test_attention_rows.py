@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 import torch
-from tests.methods.families import FAMILIES
 from torch import Tensor
 
 from argus.methods.attention_rows import LISTENING, AttentionCall, attention_row_blocks, attention_rows, mean_attention, watch
 from argus.model.anatomy import anatomy
+from tests.methods.families import FAMILIES
 
 
 def listen(model: Any, inputs: Any, layer: int, read: Any) -> tuple[list[Any], Tensor]:

@@ -7,8 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from tests.methods.brute_force import columns_gone, logits_with
-from tests.methods.families import FAMILIES, llava, llava_inputs
 from torch import Tensor
 
 from argus.core.errors import UnsupportedError
@@ -17,6 +15,8 @@ from argus.methods.reduction.base import Reducer, ReducerOptions, Score, Step
 from argus.methods.reduction.scores import LayerAttention
 from argus.methods.reduction.selectors import TopK
 from argus.model.anatomy import anatomy
+from tests.methods.brute_force import columns_gone, logits_with
+from tests.methods.families import FAMILIES, llava, llava_inputs
 
 
 class Nothing(Score):

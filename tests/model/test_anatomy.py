@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 import torch
-from tests.methods.families import FAMILIES, IMAGE, llava, llava_inputs, qwen, qwen_inputs
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from argus.core.errors import UnsupportedError
 from argus.model.anatomy import anatomy, families
+from tests.methods.families import FAMILIES, IMAGE, llava, llava_inputs, qwen, qwen_inputs
 
 
 @pytest.mark.parametrize("family", sorted(FAMILIES))

@@ -39,7 +39,22 @@ class Encoding:
 
     def crop_scores(self, kind: Kind, crop: int) -> Tensor:
         """(N,) scores of one crop."""
+        if kind not in self.scores:
+            raise _too_early()
         return self.scores[kind].split([p.grid[0] * p.grid[1] for p in self.pieces])[crop]
+
+    def fingerprint(self, crop: int) -> Tensor:
+        """() int64 of one crop."""
+        if self.fingerprints is None:
+            raise _too_early()
+        return self.fingerprints[crop]
+
+
+def _too_early() -> UnsupportedError:
+    return UnsupportedError(
+        "this prompt has pictures that were encoded before the technique was attached.",
+        hint="Pass pixel_values, or encode the pictures while it is attached.",
+    )
 
 
 class Encoder:
@@ -76,10 +91,7 @@ class Encoder:
         rows = rows.detach()[:, :PROBE]
         known = [(e, g, start) for e in self.encodings if e.tokens is not None for g, start in enumerate(_starts(e))]
         if not known:
-            raise UnsupportedError(
-                "this prompt has pictures that were encoded before the technique was attached.",
-                hint="Pass pixel_values, or encode the pictures while it is attached.",
-            )
+            raise _too_early()
         self.used = True
         heads = torch.stack([e.tokens[start] for e, _, start in known]).to(rows)  # type: ignore[index]  # (G, PROBE)
         sizes = [e.pieces[g].size for e, g, _ in known]

@@ -9,11 +9,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import spearmanr
-from tests.methods.families import FAMILIES
 
 from argus.core.errors import UnsupportedError
 from argus.methods.reduction.diagnostics import attention_curves, concentration, spearman
 from argus.model.anatomy import anatomy
+from tests.methods.families import FAMILIES
 
 
 def test_curves_equal_full_maps(family: str) -> None:

@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 import torch
-from tests.methods.families import FAMILIES, llava, llava_inputs, qwen, qwen_inputs
-from tests.methods.families import argus as composed
 from torch import Tensor
 from transformers import SiglipVisionConfig
 
 import argus
 from argus.core.errors import UnsupportedError
 from argus.model.anatomy import anatomy
+from tests.methods.families import FAMILIES, llava, llava_inputs, qwen, qwen_inputs
+from tests.methods.families import argus as composed
 
 
 def best(scores: Tensor, count: int) -> list[int]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import torch
-from tests.methods.families import FAMILIES
 
 import argus
 from argus.model.anatomy import anatomy
+from tests.methods.families import FAMILIES
 
 
 def test_set_equals_full_attention_maps(family: str) -> None:

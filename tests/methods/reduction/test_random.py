@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from tests.methods.families import FAMILIES, llava_inputs
 
 import argus
 from argus.methods.encoded import fingerprint, mix
+from tests.methods.families import FAMILIES, llava_inputs
 
 
 def kept(model: Any, inputs: Any, **options: Any) -> list[list[int]]:

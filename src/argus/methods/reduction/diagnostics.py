@@ -97,8 +97,7 @@ def attention_curves(model: Any, inputs: Mapping[str, Any]) -> AttentionCurves:
         ):
             curves[name].append(curve)
 
-    layers: Any = parts.layers
-    watches = [watch(layer.self_attn, read) for layer in layers]
+    watches = [watch(parts.decoder_attention(index), read) for index in range(len(parts.layers))]
     encoder = Encoder(parts)
     kind: Kind = "cls" if parts.has_cls else "received"
     encoder.kinds.add(kind)

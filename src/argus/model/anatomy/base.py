@@ -117,6 +117,10 @@ class Anatomy(ABC):
     def layers(self) -> nn.ModuleList:
         return self.language_model.layers
 
+    def decoder_attention(self, index: int) -> nn.Module:
+        """The attention module of a decoder layer."""
+        return self.language_model.layers[index].self_attn
+
     @property
     def rotary(self) -> nn.Module:
         return self.language_model.rotary_emb
