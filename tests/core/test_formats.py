@@ -77,7 +77,7 @@ def test_boxes_survive_json_lines_and_are_refused_by_tables(tmp_path: Path) -> N
     sample = Sample("a", [Message("user", [TextPart("at"), BoxPart((0.1, 0.2, 0.3, 0.4), "cat")])])
     write_samples([sample], tmp_path / "a.jsonl")
     same(sample, next(iter(read_samples(tmp_path / "a.jsonl"))))
-    with pytest.raises(DataError, match="cannot hold boxes|one user turn"):
+    with pytest.raises(DataError, match=r"cannot hold boxes|one user turn"):
         write_samples([sample], tmp_path / "a.tsv")
 
 

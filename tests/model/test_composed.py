@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests.model.tiny import LANGUAGE, TOWERS, chat, tiny
 from transformers import AutoModelForImageTextToText, AutoProcessor, pipeline
 
 from argus.core.errors import DataError, ModelError
 from argus.model.load import load
+from tests.model.tiny import LANGUAGE, TOWERS, chat, tiny
 
 
 def picture(seed: int, size: tuple[int, int] = (32, 32)) -> Image.Image:
@@ -121,7 +121,7 @@ def test_a_wrong_number_of_visual_tokens_names_both_counts() -> None:
 
 def test_markers_and_pictures_must_match() -> None:
     _, processor = tiny()
-    with pytest.raises(DataError, match="show 1 pictures .*, but 2 were given"):
+    with pytest.raises(DataError, match=r"show 1 pictures .*, but 2 were given"):
         processor(images=[picture(0), picture(1)], text="<image>\nhi", return_tensors="pt")
 
 

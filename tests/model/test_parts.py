@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests.model.tiny import TOWERS, chat, tiny
 from transformers import DynamicCache
 
 from argus.core.errors import ModelError, RecipeError, UnsupportedError
@@ -18,6 +17,7 @@ from argus.model.encoders.vit import ViT, ViTConfig
 from argus.model.features import VisualFeatures
 from argus.model.load import compose, load
 from argus.model.token_map import ANSWER, PAD, TEXT, VISUAL, token_map
+from tests.model.tiny import TOWERS, chat, tiny
 
 
 @pytest.mark.parametrize("name", TOWERS)

@@ -226,9 +226,7 @@ variants:
 """
 
 
-def test_an_interrupted_stage_goes_on_from_its_checkpoint(
-    recipe: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupted_stage_goes_on_from_its_checkpoint(recipe: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from argus.runner import held
 
     text = recipe(("samples: 48", "samples: 4")).read_text()
@@ -264,3 +262,10 @@ def test_an_interrupted_stage_goes_on_from_its_checkpoint(
     assert [(t.variant, t.stage) for t in Summary.load(folder).trained] == [("tuned", "tune")]
     assert not (folder / "stages" / "tuned_fastervlm").exists()
     assert "loss of stage tune" in (folder / "report.html").read_text()
+
+
+def test_a_technique_that_cannot_work_on_the_model_is_refused_before_anything_is_asked(recipe: Write, tmp_path: Path) -> None:
+    file = recipe(("{keep: 0.25, layer: 1}", "{keep: 0.25, layer: 9}"))  # the model has two layers; fastv is the last variant
+    with pytest.raises(ArgusError, match=r"tiny\.yaml:6: .*layer 9.*only 2 layers"):
+        run(file, root=tmp_path / "runs")
+    assert not list((tmp_path / "runs").rglob("records/*"))

@@ -80,6 +80,4 @@ def test_turns_in_a_row_equal_turns_alone(lm: LlamaForCausalLM, packing: int) ->
                 alone = lm(input_ids=torch.tensor([sample.prefix + turn])).logits[0]
             for at, label in enumerate(marks):
                 if label != IGNORE:
-                    torch.testing.assert_close(
-                        in_rows[label], alone[len(sample.prefix) + at - 1], rtol=1e-4, atol=1e-5
-                    )
+                    torch.testing.assert_close(in_rows[label], alone[len(sample.prefix) + at - 1], rtol=1e-4, atol=1e-5)

@@ -205,8 +205,10 @@ class ArgusModel(ArgusPreTrainedModel):
         grid = self.visual_grid(*pixels.shape[-2:]) if pixels is not None else self.visual_grid()
         if features is not None and features.shape[1] != grid[0] * grid[1]:
             grid = (1, features.shape[1])
+        # Only a chunk that comes with pictures holds visual tokens: a model may well say the placeholder's word.
+        placeholder = self.config.image_token_id if features is not None else -1
         chunk_mask = attention_mask if attention_mask is not None and attention_mask.ndim == 2 else None
-        chunk = token_map(input_ids, self.config.image_token_id, grid, attention_mask=chunk_mask)
+        chunk = token_map(input_ids, placeholder, grid, attention_mask=chunk_mask)
         known = self.token_map
         if past == 0 or known is None or len(known) < past:
             self.token_map = chunk

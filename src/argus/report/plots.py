@@ -138,5 +138,5 @@ def family_plot(family: str, rows: Sequence[tuple[str, int, Measurement]], chanc
     for i, (_, _, m) in enumerate(rows):
         axes.annotate(unit.number(m.value), (1.015, i), xycoords=("axes fraction", "data"), va="center", fontsize=9)
     axes.grid(axis="x")
-    axes.set_title(f"{family}", pad=6)
+    axes.set_title(f"{family.replace('_', ' ')} ({rows[0][2].n:,} questions)", pad=6)
     return figure

@@ -300,7 +300,7 @@ def _arguments(options: StageOptions, folder: Path) -> TrainingArguments:
         seed=options.seed,
         use_cpu=not cuda,
         ddp_backend="gloo" if processes > 1 and not cuda else None,
-        ddp_find_unused_parameters=False,
+        ddp_find_unused_parameters=processes > 1,  # a tower's last block is unused where an earlier layer is read
         remove_unused_columns=False,
         label_names=["labels"],
         disable_tqdm=True,

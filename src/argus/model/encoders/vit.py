@@ -137,6 +137,7 @@ class ViT(PreTrainedModel):
     main_input_name = "pixel_values"
     base_model_prefix = "vit"
     supports_gradient_checkpointing = False
+    _supports_sdpa = True
     _no_split_modules = ["Block"]  # noqa: RUF012
 
     def __init__(self, config: ViTConfig) -> None:

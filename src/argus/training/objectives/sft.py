@@ -46,15 +46,15 @@ class SFT(Objective):
     def bind(self, model: nn.Module, processor: Any) -> None:
         super().bind(model, processor)
         base = model.get_base_model() if hasattr(model, "get_base_model") else model
-        if next(base.parameters()).device.type == "cpu":
-            # The fused kernel's backward pass is slower on CPUs than plain matrix products.
-            base.model.language_model.set_attn_implementation("matmul")
         kind = base.config.model_type
         if kind not in ("argus", "llava"):
             raise UnsupportedError(
                 f"packed rows need one-dimensional positions and visual tokens in place, which '{kind}' does not have",
                 hint="Train it with trl.SFTTrainer, or compose a model of its parts.",
             )
+        if next(base.parameters()).device.type == "cpu":
+            # The fused kernel's backward pass is slower on CPUs than plain matrix products.
+            base.model.language_model.set_attn_implementation("matmul")
 
     def encode(self, sample: Sample) -> Encoded:
         """Token ids of one conversation with `<image>` expanded; pictures are handled by `collate`.
