@@ -45,6 +45,12 @@ def test_a_missing_model_folder_is_named_before_anything_runs(recipe: Write, mod
         plan(recipe((str(model), f"{model}-gone")))
 
 
+def test_models_that_a_composed_one_is_made_of_are_looked_for_too(recipe: Write, model: Path) -> None:
+    parts = "{compose: {language_model: argus/tiny-llm, encoder: {vit: {}}}}"
+    with pytest.raises(ArgusError, match=r"tiny\.yaml:2: there is no shipped model 'argus/tiny-llm'"):
+        plan(recipe((f"{{from: {model}}}", parts)))
+
+
 def test_a_recipe_without_work_is_refused(tmp_path: Path, model: Path) -> None:
     file = tmp_path / "idle.yaml"
     file.write_text(f"name: Idle\nmodel: {{from: {model}}}\n")

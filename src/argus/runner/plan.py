@@ -23,6 +23,8 @@ from argus.evaluation.scenarios.base import build_scenario
 from argus.model.load import resolve
 from argus.training.options import StageOptions
 
+REFERENCES = ("language_model", "encoder", "tokenizer")  # parts of a composed model that may name another model
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -131,10 +133,13 @@ def _model(source: Source, variant: str) -> ModelSpec:
         spec = source.recipe.variant_model(variant)
     except ValidationError as error:
         raise RecipeError(validation_text(error, ModelSpec), where=source.where(("variants", variant, "model"))) from None
-    if spec.reference is not None:
-        changed = "from" in source.recipe.variants[variant].model
-        with _at(source, *(("variants", variant, "model") if changed else ("model",))):
-            resolve(spec.reference)
+    parts = spec.compose or {}
+    references = [("from", spec.reference), *(("compose", parts.get(part)) for part in REFERENCES)]
+    for key, reference in references:
+        if isinstance(reference, str):
+            changed = key in source.recipe.variants[variant].model
+            with _at(source, *(("variants", variant, "model") if changed else ("model",)), key):
+                resolve(reference)
     return spec
 
 
