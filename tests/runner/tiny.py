@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory
 
 import torch
 
@@ -12,6 +12,8 @@ from argus.model.composed import ArgusConfig, ArgusForConditionalGeneration
 from argus.model.encoders.vit import ViTConfig
 from argus.model.processor import processor_for
 from argus.model.tokenizer import train_tokenizer, world_texts
+
+_folders: list[TemporaryDirectory[str]] = []  # held until the process ends, then removed
 
 
 @cache
@@ -38,11 +40,8 @@ def tiny_model() -> Path:
     )
     config = ArgusConfig(vision, text, image_token_id=tokenizer.convert_tokens_to_ids("<image>"))
     model = ArgusForConditionalGeneration(config)
-    folder = Path(mkdtemp(prefix="tiny-vlm-"))
+    _folders.append(TemporaryDirectory(prefix="tiny-vlm-"))
+    folder = Path(_folders[-1].name)
     model.save_pretrained(folder)
     processor_for(model.model, tokenizer).save_pretrained(folder)
     return folder
-
-
-if __name__ == "__main__":
-    print(tiny_model())
