@@ -32,8 +32,7 @@ class Listed:
 def groups():
     """Five pictures, three questions each."""
     return [
-        Group(f"p{g}", [question(g, n, text, options).sample for n, (text, options) in enumerate(QUESTIONS)])
-        for g in range(5)
+        Group(f"p{g}", [question(g, n, text, options).sample for n, (text, options) in enumerate(QUESTIONS)]) for g in range(5)
     ]
 
 

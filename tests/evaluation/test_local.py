@@ -47,9 +47,7 @@ def test_scores_equal_one_full_forward_per_option(model, processor, questions, m
 def test_scores_without_pictures(model, processor, questions):
     blind = without_pictures(questions)
     for question, row in zip(blind, LocalModel(model, processor).score(blind, mean=False), strict=True):
-        assert row == pytest.approx(
-            [naive_score(model, processor, question, o) for o in question.sample.options], abs=1e-4
-        )
+        assert row == pytest.approx([naive_score(model, processor, question, o) for o in question.sample.options], abs=1e-4)
 
 
 def test_questions_one_at_a_time_give_the_same(model, processor, questions):
@@ -71,9 +69,7 @@ def test_long_rows_are_asked_in_rounds(model, processor, questions, monkeypatch)
 def test_generate_equals_one_full_forward_per_token(model, processor, questions):
     answers = LocalModel(model, processor).generate(questions, max_new_tokens=7)
     expected = [naive_answer(model, processor, q, 7) for q in questions]
-    assert [a.text for a in answers] == [
-        processor.tokenizer.decode(e, skip_special_tokens=True).strip() for e in expected
-    ]
+    assert [a.text for a in answers] == [processor.tokenizer.decode(e, skip_special_tokens=True).strip() for e in expected]
     assert [a.tokens for a in answers] == list(map(len, expected))
     assert len(set(map(tuple, expected))) > 3  # pictures and questions matter to this random model
 
@@ -91,9 +87,7 @@ def test_generation_stops_at_the_end_of_the_turn(model, processor, questions, sh
 
 def test_left_padding_equals_no_padding(model, processor, questions):
     """A batch of prompts of different length through `generate`, as a user would run it."""
-    texts = [
-        processor.apply_chat_template(q.sample.chat(), tokenize=False, add_generation_prompt=True) for q in questions
-    ]
+    texts = [processor.apply_chat_template(q.sample.chat(), tokenize=False, add_generation_prompt=True) for q in questions]
     processor.tokenizer.padding_side = "left"
     inputs = processor(text=texts, images=[i for q in questions for i in q.images], padding=True, return_tensors="pt")
     batch = model.generate(**inputs, do_sample=False, max_new_tokens=5, eos_token_id=None)

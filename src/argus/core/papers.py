@@ -1,7 +1,7 @@
 """The papers' catalogue: what is planned, what is built, and what was measured.
 
-Nothing here is typed in by hand but the papers' titles. *Built* means that a component or a recipe names the paper; *measured* means
-that a finished run of its recipe was recorded, with claims that are still the recipe's.
+Nothing here is typed in by hand but the papers' titles. *Built* means that a component or a recipe names the paper; *measured*
+means that a finished run of its recipe was recorded, with claims that are still the recipe's.
 """
 
 from __future__ import annotations

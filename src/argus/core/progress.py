@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from functools import cache
 from typing import TYPE_CHECKING, TypeVar
 
@@ -32,7 +32,7 @@ def track(items: Iterable[T], description: str, *, total: int | None = None, uni
         total: how many there are, if known and `items` has no length.
         unit: what is counted.
     """
-    if total is None and hasattr(items, "__len__"):
+    if total is None and isinstance(items, Sized):
         total = len(items)
     yield from (_bar if console().is_terminal else _lines)(items, description, total, unit)
 

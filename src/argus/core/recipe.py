@@ -84,7 +84,9 @@ class Recipe(BaseModel):
     seed: int = Field(0, description="seed of new weights")
     model: ModelSpec
     stages: dict[str, dict[str, Any]] = Field(default_factory=dict, description="training stages by name")
-    variants: dict[str, Variant] = Field(default_factory=lambda: {"full": Variant()}, description="what is compared")
+    variants: dict[str, Variant] = Field(
+        default_factory=lambda: {"full": Variant.model_validate({})}, description="what is compared"
+    )
     evaluate: list[dict[str, Any]] = Field(default_factory=list, description="evaluations")
     claims: list[str] = Field(default_factory=list, description="comparisons over measured numbers")
     quick: dict[str, Any] = Field(default_factory=dict, description="changes that --quick makes")

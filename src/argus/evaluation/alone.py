@@ -48,13 +48,11 @@ class Alone:
             scores.append((sums / real.sum(1) if mean else sums).tolist())
         return scores
 
-    def generate(
-        self, questions: Sequence[Question], prompts: Sequence[Prompt], max_new_tokens: int
-    ) -> list[list[int]]:
+    def generate(self, questions: Sequence[Question], prompts: Sequence[Prompt], max_new_tokens: int) -> list[list[int]]:
         """Greedy tokens of each answer, the end of the turn left out."""
         answers = []
         for inputs in self.inputs(questions, prompts):
-            sequence = self.model.generate(  # type: ignore[operator]
+            sequence = self.model.generate(
                 **inputs,
                 do_sample=False,
                 num_beams=1,

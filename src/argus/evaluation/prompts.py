@@ -54,9 +54,7 @@ class Prompter:
             full = [self._answered(question, option) for option in question.sample.options] if options else []
             for answered in full:
                 if not answered.startswith(head):
-                    raise ModelError(
-                        "the chat template rewrites the prompt once it is answered", where=question.sample.id
-                    )
+                    raise ModelError("the chat template rewrites the prompt once it is answered", where=question.sample.id)
             spans.append((len(texts), len(texts) + 1 + len(full)))
             texts += [t[len(head) :] for t in (text, *full)]
             heads.append(head)

@@ -51,9 +51,7 @@ class Together:
                     scores[i] = [next(values) for _ in prompts[i].options]
         return scores
 
-    def generate(
-        self, questions: Sequence[Question], prompts: Sequence[Prompt], max_new_tokens: int
-    ) -> list[list[int]]:
+    def generate(self, questions: Sequence[Question], prompts: Sequence[Prompt], max_new_tokens: int) -> list[list[int]]:
         """Greedy tokens of each answer, the end of the turn left out."""
         tokens: list[list[int]] = [[] for _ in questions]
         trees = [Tree(p.tail, []) for p in prompts]
@@ -93,9 +91,7 @@ class Together:
             logits_to_keep=packed.needed,
         )
 
-    def _heads(
-        self, bucket: list[list[int]], questions: Sequence[Question], prompts: Sequence[Prompt]
-    ) -> dict[str, Tensor]:
+    def _heads(self, bucket: list[list[int]], questions: Sequence[Question], prompts: Sequence[Prompt]) -> dict[str, Tensor]:
         firsts = [members[0] for members in bucket]
         return self.held.head_inputs([questions[i] for i in firsts], [prompts[i] for i in firsts])
 
@@ -108,9 +104,7 @@ class Together:
         prefix.cache = output.past_key_values
         return output.logits
 
-    def _decode(
-        self, prefix: Prefix, row: list[list[int]], trees: Sequence[Tree], limit: int, tokens: list[list[int]]
-    ) -> None:
+    def _decode(self, prefix: Prefix, row: list[list[int]], trees: Sequence[Tree], limit: int, tokens: list[list[int]]) -> None:
         """Decodes all questions of a round side by side: each step feeds one token per question."""
         device, dtype = self.held.device, self.model.dtype
         packed = pack([[trees[i] for i in members] for members in row], prefix.length, device)

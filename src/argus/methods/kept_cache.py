@@ -96,9 +96,10 @@ class KeptLayer(DynamicLayer):
         if tokens_to_remove == 0:
             return
         self.layout = self.layout.cropped(self.layout.length + tokens_to_remove)
-        if self.keys is not None and self.values is not None:
+        keys, values = self.keys, self.values  # type: ignore[has-type]
+        if keys is not None and values is not None:
             width = self.layout.columns.shape[1]
-            self.keys, self.values = self.keys[..., :width, :], self.values[..., :width, :]
+            self.keys, self.values = keys[..., :width, :], values[..., :width, :]
 
     def reset(self) -> None:
         super().reset()

@@ -100,7 +100,7 @@ class ArgusModel(ArgusPreTrainedModel):
 
     def __init__(self, config: ArgusConfig) -> None:
         super().__init__(config)
-        self.vision_tower = build_tower(config.vision_config, config.vision_feature_layer)
+        self.vision_tower: Any = build_tower(config.vision_config, config.vision_feature_layer)
         name, options = next(iter(config.connector.items()))
         self.multi_modal_projector = build(
             "connector",
@@ -247,7 +247,7 @@ class ArgusForConditionalGeneration(ArgusPreTrainedModel, GenerationMixin):
     def get_output_embeddings(self) -> nn.Module:
         return self.lm_head
 
-    def set_output_embeddings(self, value: nn.Module) -> None:
+    def set_output_embeddings(self, value: nn.Linear) -> None:
         self.lm_head = value
 
     def get_decoder(self) -> nn.Module:

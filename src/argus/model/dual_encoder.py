@@ -118,7 +118,8 @@ class DualEncoder(PreTrainedModel):
     ) -> DualEncoderOutput:
         layer = self.config.vision_config.feature_layer
         final = self.vision_tower(pixel_values, final=True, hidden_states=True)
-        assert final.hidden_states is not None and final.cls is not None
+        assert final.hidden_states is not None
+        assert final.cls is not None
         tokens = final.hidden_states[layer][:, 1:]  # (B, N, C) of the layer that a VLM reads
         seen = self.dense_norm(tokens)
         return DualEncoderOutput(

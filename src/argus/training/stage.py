@@ -73,6 +73,8 @@ class Lesson(nn.Module):
 class StageTrainer(Trainer):
     """`Trainer` that asks an objective for the loss, logs its parts, and keeps the data in order."""
 
+    optimizer: torch.optim.Optimizer | None
+
     def __init__(self, options: StageOptions, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.options = options
@@ -101,7 +103,7 @@ class StageTrainer(Trainer):
         inner = {k.removeprefix("model."): v for k, v in state_dict.items()} if state_dict else None
         self.model.model.save_pretrained(output_dir or self.args.output_dir, state_dict=inner)
 
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         load_weights((model or self.model).model, Path(resume_from_checkpoint))
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -263,7 +265,7 @@ def _tuned(model: nn.Module, options: StageOptions) -> nn.Module:
     return build("tuner", name, settings).apply(model)
 
 
-def _merged(model: nn.Module) -> Any:
+def _merged(model: Any) -> Any:
     """The plain model again: adapters are merged into the weights they adapt."""
     return model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -73,7 +74,7 @@ class Charts(Domain):
         face, em = dice.pick(FACES), 125
         ground, pen = paper(dice(1 << 20), (dice(17) - 8, dice(17) - 8, dice(17) - 8))
         boxes = _boxes(kind, values)
-        lines = []
+        lines: list[Line] = []
         for label, box in zip(labels, boxes, strict=True):
             width = measure(label, em, face)[2]
             if kind == "pie":
@@ -107,8 +108,8 @@ class Charts(Domain):
             left, top, right, bottom = (v / UNIT for v in PLOT)
             draw.line((px(left), px(top), px(left), px(bottom), px(right), px(bottom)), fill=scene.pen, width=max(1, n // 96))
             if scene.kind == "bar":
-                for box, paint in zip(scene.boxes, paints, strict=True):
-                    draw.rectangle([px(v) for v in box], fill=paint)
+                for bar, paint in zip(scene.boxes, paints, strict=True):
+                    draw.rectangle([px(v) for v in bar], fill=paint)
             else:
                 points = [(px((b[0] + b[2]) / 2), px((b[1] + b[3]) / 2)) for b in scene.boxes]
                 draw.line(points, fill=paints[0], width=max(2, n // 40))
@@ -160,7 +161,7 @@ def _levels(kind: str, count: int, dice: Dice) -> tuple[int, ...]:
     while True:
         values = [10 + 5 * dice(19) for _ in range(count)]
         ordered = sorted(values)
-        if any(b - a < 10 for a, b in zip(ordered, ordered[1:], strict=False)):
+        if any(b - a < 10 for a, b in pairwise(ordered)):
             continue
         trend = dice(3) if kind == "line" else 2
         if trend < 2:
@@ -172,22 +173,20 @@ def _levels(kind: str, count: int, dice: Dice) -> tuple[int, ...]:
 def _boxes(kind: str, values: tuple[int, ...]) -> tuple[tuple[float, float, float, float], ...]:
     """Relative box of each mark: the bar, the point, or the pie's slice as the box of its middle."""
     left, top, right, bottom = PLOT
-    if kind == "pie":
-        out = []
-        for index in range(len(values)):
-            x, y = _polar(values, index, 170)
-            out.append(((x - 60) / UNIT, (y - 60) / UNIT, (x + 60) / UNIT, (y + 60) / UNIT))
-        return tuple(out)
     pitch = (right - left) / len(values)
     room = bottom - top - 60
-    out = []
+    boxes: list[tuple[float, float, float, float]] = []
     for index, value in enumerate(values):
-        x = left + pitch * (index + 0.5)
-        y = bottom - room * value / 100
-        half = pitch * 0.32
-        box = (x - half, y, x + half, bottom) if kind == "bar" else (x - 30, y - 30, x + 30, y + 30)
-        out.append(tuple(v / UNIT for v in box))
-    return tuple(out)  # type: ignore[arg-type]
+        if kind == "pie":
+            px, py = _polar(values, index, 170)
+            box: tuple[float, float, float, float] = (px - 60, py - 60, px + 60, py + 60)
+        else:
+            x = left + pitch * (index + 0.5)
+            y = bottom - room * value / 100
+            half = pitch * 0.32
+            box = (x - half, y, x + half, bottom) if kind == "bar" else (x - 30, y - 30, x + 30, y + 30)
+        boxes.append((box[0] / UNIT, box[1] / UNIT, box[2] / UNIT, box[3] / UNIT))
+    return tuple(boxes)
 
 
 def _polar(values: tuple[int, ...], index: int, radius: int) -> tuple[int, int]:

@@ -74,7 +74,7 @@ class Domain(ABC):
     name: ClassVar[str]
     families: ClassVar[tuple[str, ...]]
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Any) -> None:
         self.options = options
 
     def rng(self, split: Split, index: int, stream: int = 0) -> np.random.Generator:

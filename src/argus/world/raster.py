@@ -112,7 +112,7 @@ def paint(
     if marks is not None:
         light = sum(colour) > 270
         shade = tuple(9 * v // 20 if light else min(255, 2 * v // 5 + 150) for v in colour)
-        picture.paste(shade, at, marks)  # type: ignore[arg-type]
+        picture.paste(shade, at, marks)
 
 
 @lru_cache(256)

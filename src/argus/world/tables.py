@@ -91,13 +91,13 @@ class Tables(Domain):
         soft = tuple((5 * g + p) // 6 for g, p in zip(scene.ground, scene.pen, strict=True))
         if scene.style == 1:
             for r in range(1, len(scene.rows) + 1, 2):
-                draw.rectangle((0, r * pitch, size, (r + 1) * pitch - 1), fill=soft)  # type: ignore[arg-type]
+                draw.rectangle((0, r * pitch, size, (r + 1) * pitch - 1), fill=soft)
         elif scene.style == 0:
             for r in range(1, len(scene.rows) + 1):
-                draw.line((0, r * pitch, size, r * pitch), fill=soft)  # type: ignore[arg-type]
+                draw.line((0, r * pitch, size, r * pitch), fill=soft)
             for c in range(1, len(scene.headings) + 1):
                 x = c * size // (len(scene.headings) + 1)
-                draw.line((x, 0, x, size), fill=soft)  # type: ignore[arg-type]
+                draw.line((x, 0, x, size), fill=soft)
         draw_lines(draw, scene.lines, size, scene.pen)
         return np.asarray(picture)
 

@@ -83,7 +83,9 @@ def _list(path: Path) -> Iterator[tuple[Any, int] | DataError]:
                     # An error near the end of what there is means that the record goes on beyond it.
                     at = line + text.count("\n", 0, error.pos)
                     torn = not text.strip() or error.msg.startswith("Unterminated") or error.pos >= len(text.rstrip()) - 1
-                    reason = "the file is torn: it ends inside a record or without ']'" if torn else f"not valid JSON: {error.msg}"
+                    reason = (
+                        "the file is torn: it ends inside a record or without ']'" if torn else f"not valid JSON: {error.msg}"
+                    )
                     yield DataError(reason, where=f"{path}:{at}")
                     return
                 text += more

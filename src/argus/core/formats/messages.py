@@ -85,8 +85,8 @@ def _message(turn: Any, pictures: list[Path | bytes], path: Path, where: str) ->
         raise DataError(f"role '{role}' is none of {', '.join(ROLES)}", where=where)
     content = field_of(turn, "content", (str, list), where)
     if isinstance(content, str):
-        return Message(role, split_markers(content, pictures, where))  # type: ignore[arg-type]
-    return Message(role, [_part(part, pictures, path, where) for part in content])  # type: ignore[arg-type]
+        return Message(role, split_markers(content, pictures, where))
+    return Message(role, [_part(part, pictures, path, where) for part in content])
 
 
 def _part(part: Any, pictures: list[Path | bytes], path: Path, where: str) -> Part:
@@ -103,9 +103,9 @@ def _part(part: Any, pictures: list[Path | bytes], path: Path, where: str) -> Pa
             raise DataError("an image part has no picture left in 'images'", where=where)
         return ImagePart(pictures.pop(0))
     if kind == "box":
-        return BoxPart(tuple(field_of(part, "box", list, where)), part.get("label", ""), part.get("image", 0))  # type: ignore[arg-type]
+        return BoxPart(tuple(field_of(part, "box", list, where)), part.get("label", ""), part.get("image", 0))
     if kind == "point":
-        return PointPart(tuple(field_of(part, "point", list, where)), part.get("label", ""), part.get("image", 0))  # type: ignore[arg-type]
+        return PointPart(tuple(field_of(part, "point", list, where)), part.get("label", ""), part.get("image", 0))
     raise DataError(f"part type '{kind}' is none of text, image, box, point", where=where)
 
 

@@ -9,7 +9,5 @@ COMPONENTS = (
         "argus.evaluation.inferencers.likelihood:Likelihood",
         "the option the model finds likeliest",
     ),
-    Component(
-        "inferencer", "generate", "argus.evaluation.inferencers.generate:Generate", "what the model writes, greedily"
-    ),
+    Component("inferencer", "generate", "argus.evaluation.inferencers.generate:Generate", "what the model writes, greedily"),
 )

@@ -19,7 +19,5 @@ class Blind(Instruction):
     Options = BlindOptions
 
     def apply(self, sample: Sample) -> Sample:
-        messages = [
-            Message(m.role, [p for p in m.content if not isinstance(p, ImagePart | VideoPart)]) for m in sample.messages
-        ]
+        messages = [Message(m.role, [p for p in m.content if not isinstance(p, ImagePart | VideoPart)]) for m in sample.messages]
         return replace(sample, messages=messages)

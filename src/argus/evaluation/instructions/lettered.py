@@ -23,9 +23,7 @@ from argus.evaluation.instructions.base import Instruction
 class LetteredOptions(Options):
     """Options of the instruction."""
 
-    answer: Literal["letter", "text"] = Field(
-        "letter", description="whether the answer is the letter or the option's text"
-    )
+    answer: Literal["letter", "text"] = Field("letter", description="whether the answer is the letter or the option's text")
     request: str | None = Field(None, description="last line of the question; a fixed sentence per `answer` when null")
 
 

@@ -17,9 +17,7 @@ from argus.evaluation.metrics.normalise import NORMALISATIONS
 class AccuracyOptions(Options):
     """Options of the metric."""
 
-    normalisation: Literal["exact", "text-1", "number-1"] = Field(
-        "text-1", description="form in which answers are compared"
-    )
+    normalisation: Literal["exact", "text-1", "number-1"] = Field("text-1", description="form in which answers are compared")
 
 
 class Accuracy(AnswerMetric):

@@ -3,8 +3,6 @@
 from argus.core.registry import Component
 
 COMPONENTS = (
-    Component(
-        "scenario", "world", "argus.evaluation.scenarios.world:World", "questions of the procedural world, leak-free"
-    ),
+    Component("scenario", "world", "argus.evaluation.scenarios.world:World", "questions of the procedural world, leak-free"),
     Component("scenario", "file", "argus.evaluation.scenarios.file:File", "any dataset that argus can read"),
 )

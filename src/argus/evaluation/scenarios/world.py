@@ -50,9 +50,7 @@ class World(Scenario):
 
     def groups(self, samples: int | None, seed: int) -> Iterator[Group]:
         if samples is None:
-            raise RecipeError(
-                "the world has no end; say how many samples", where=f"scenario 'world/{self.options.domain}'"
-            )
+            raise RecipeError("the world has no end; say how many samples", where=f"scenario 'world/{self.options.domain}'")
         o, index = self.options, seed * SEED_STRIDE
         while samples > 0:
             drawing = self.domain.draw(o.split, index, o.size, o.questions, tuple(o.families))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -39,7 +39,7 @@ class Connector(nn.Module, ABC):
     Options: ClassVar[type[Options]]
     mixes_tokens: ClassVar[bool] = False  # whether an output token depends on more than one input token
 
-    def __init__(self, options: Options, *, vision_width: int, text_width: int) -> None:
+    def __init__(self, options: Any, *, vision_width: int, text_width: int) -> None:
         super().__init__()
         self.options, self.vision_width, self.text_width = options, vision_width, text_width
 

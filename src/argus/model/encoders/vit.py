@@ -14,7 +14,7 @@ the grid differs from the one trained on, as CLIP's and DINOv2's loaders do.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import torch
 from pydantic import Field
@@ -195,7 +195,7 @@ class ViT(PreTrainedModel):
             if index > selected and not hidden_states:
                 break
             if cls_attention and index == selected:
-                row = block.cls_row(states[-1])
+                row = cast(Block, block).cls_row(states[-1])
             states.append(block(states[-1]))
         out = self.norm(states[selected]) if final else states[selected]
         return VisualFeatures(

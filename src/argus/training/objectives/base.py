@@ -22,7 +22,7 @@ class Objective(ABC):
     Options: ClassVar[type[Options]]
     needs_questions: ClassVar[bool] = True  # whether drawings must carry questions
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Any) -> None:
         self.options = options
 
     def bind(self, model: nn.Module, processor: Any) -> None:

@@ -45,7 +45,7 @@ class SFT(Objective):
 
     def bind(self, model: nn.Module, processor: Any) -> None:
         super().bind(model, processor)
-        base = model.get_base_model() if hasattr(model, "get_base_model") else model
+        base = _base(model)
         kind = base.config.model_type
         if kind not in ("argus", "llava"):
             raise UnsupportedError(
@@ -128,13 +128,13 @@ class SFT(Objective):
         return batch
 
     def compile(self, model: nn.Module) -> None:
-        base = model.get_base_model() if hasattr(model, "get_base_model") else model
+        base = _base(model)
         base.model.language_model.compile()
         base.model.vision_tower.compile()
 
     def loss(self, model: Any, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         ids, sample, turn = batch["input_ids"], batch["sample"], batch["turn"]
-        base = model.get_base_model() if hasattr(model, "get_base_model") else model
+        base = _base(model)
         device = ids.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else base.dtype
         hidden = base.model(
@@ -149,6 +149,11 @@ class SFT(Objective):
         loss = F.cross_entropy(logits, labels)
         right = logits.argmax(-1) == labels
         return loss, {"token_accuracy": right.float().mean()}
+
+
+def _base(model: Any) -> Any:
+    """The model itself, where an adapter is wrapped around it."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def _split(sample: Sample) -> tuple[list[Message], list[list[Message]]]:

@@ -55,9 +55,9 @@ class LoRA:
             raise RecipeError(f"part '{self.options.part}' has no linear layer to adapt")
         config = LoraConfig(
             r=self.options.r,
-            lora_alpha=self.options.alpha,  # type: ignore[arg-type]
+            lora_alpha=self.options.alpha,
             lora_dropout=self.options.dropout,
             target_modules=targets,
             modules_to_save=list(self.options.full) or None,
         )
-        return get_peft_model(model, config)  # type: ignore[arg-type]
+        return get_peft_model(model, config)
