@@ -209,9 +209,9 @@ def standardise_connector(model: ArgusForConditionalGeneration, scenes: int) -> 
     """Start the connector from standardised features.
 
     A tower's residual stream has a large part that all patches share; visual tokens made from it look alike (cosine 0.96 for
-    tiny-clip), and a language model takes long to tell them apart. Mean and deviation of each channel over `scenes` pictures of every
-    domain are folded into the connector's first matrix, W' = W / s and b' = b - W' m, so the architecture is unchanged; its last
-    matrix is scaled so that visual tokens are as large as embedded words.
+    tiny-clip), and a language model takes long to tell them apart. Mean m and deviation s of each channel over `scenes` pictures
+    of every domain are folded into the connector's first matrix, W' = W / s and b' = b - W' m, so the architecture is unchanged;
+    its last matrix is scaled so that visual tokens are as large as embedded words.
 
     Raises:
         UnsupportedError: a connector whose first layer is not one matrix per token.
@@ -227,7 +227,8 @@ def standardise_connector(model: ArgusForConditionalGeneration, scenes: int) -> 
     process = ArgusImageProcessor(vision.image_size, vision.patch_size, None, vision.image_mean, vision.image_std)
     domains = [build("domain", row.name) for row in components("domain")]
     pixels = [d.draw("train", i, vision.image_size, 0).pixels for d in domains for i in range(scenes)]
-    tokens = torch.cat([model.model.encode_images(process(pixels[i : i + 64])["pixel_values"]).tokens for i in range(0, len(pixels), 64)])
+    batches = [process(pixels[i : i + 64])["pixel_values"] for i in range(0, len(pixels), 64)]
+    tokens = torch.cat([model.model.encode_images(batch).tokens for batch in batches])  # (pictures, N, C)
     mean, deviation = tokens.mean((0, 1)), tokens.std((0, 1)).clamp(min=1e-4)  # (C,)
     first, last = matrices[0], matrices[-1]
     first.weight.normal_(std=first.in_features**-0.5)

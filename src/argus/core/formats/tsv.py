@@ -3,8 +3,8 @@
     index  image  question  hint  A  B  C  D  answer  category  ...
 
 `image` is base64, a list of base64 texts, or the index of a row that holds the picture. `answer` is the letter of an option, or
-the answer itself where there are no options. Held: one user turn with pictures first, its options and target; every other column is
-metadata (as text). Dialogues, system turns and boxes are refused when written.
+the answer itself where there are no options. Held: one user turn with pictures first, its options and target; every other
+column is metadata (as text). Dialogues, system turns and boxes are refused when written.
 """
 
 from __future__ import annotations
