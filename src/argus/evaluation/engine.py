@@ -126,6 +126,7 @@ class _Run:
             measured, left = batch[:left], left - len(batch[:left])
             ids = {_id(sample, blind) for group in batch for sample in group.samples}
             ids |= {f"cost/{group.id}" for group in measured}
+            ids |= {_id(Sample(name, []), blind) for group in batch for name in group.errors}
             if ids <= self.done:
                 continue
             questions = [q for group in batch for q in self.questions(group, instructions, blind)]

@@ -1,0 +1,72 @@
+"""Questions of a dataset on disk, in any format that `argus.core.formats` reads.
+
+Each record is one question: its user turns are asked, its target (or, without one, its last assistant turn) is the answer.
+Records that cannot be read are counted with their reason. Consecutive records about the same picture form a group, so that the
+picture is encoded once and scores are clustered by it. Seed k > 0 skips the first k * samples records.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import groupby, islice
+from pathlib import Path
+
+from pydantic import Field
+
+from argus.core.formats import Reading, read_samples
+from argus.core.registry import Options
+from argus.core.sample import Sample
+from argus.evaluation.scenarios.base import Group, Scenario
+
+
+class FileOptions(Options):
+    """Options of the scenario."""
+
+    path: Path = Field(description="the dataset")
+    format: str | None = Field(None, description="messages, llava, tsv or parquet; found out from the file when not given")
+
+
+class File(Scenario):
+    """Reads the file as a stream."""
+
+    Options = FileOptions
+    options: FileOptions
+
+    def __init__(self, options: FileOptions) -> None:
+        super().__init__(options)
+        read_samples(options.path, options.format)  # a missing file is refused before anything runs
+
+    def groups(self, samples: int | None, seed: int) -> Iterator[Group]:
+        reading = read_samples(self.options.path, self.options.format)
+        first = seed * samples if samples is not None else 0
+        asked = islice((_question(s) for s in reading), first, None if samples is None else first + samples)
+        for picture, members in groupby(asked, key=_picture):
+            yield Group(picture, [replace(s, metadata={**s.metadata, "picture": picture}) for s in members])
+        if reading.set_aside:
+            yield Group(f"{self.options.path}#unreadable", [], _reasons(reading))
+
+
+def _question(sample: Sample) -> Sample:
+    """A record without its last answer, which becomes the target where there is none."""
+    messages, target = sample.messages, sample.target
+    if messages[-1].role == "assistant":
+        target = messages[-1].text() if target is None else target
+        messages = messages[:-1]
+    metadata = {"family": str(sample.metadata.get("category", "other")), "domain": "file", **sample.metadata}
+    return replace(sample, messages=messages, target=target, metadata=metadata)
+
+
+def _picture(sample: Sample) -> str:
+    """A name for what a sample shows; the same pictures get the same name."""
+    digest = hashlib.sha256()
+    for image in sample.images():
+        digest.update(str(image).encode() if isinstance(image, Path) else image if isinstance(image, bytes) else image.tobytes())
+    return digest.hexdigest()[:16] if sample.images() else sample.id
+
+
+def _reasons(reading: Reading) -> dict[str, str]:
+    """Unreadable records by their place; those beyond the kept ones are counted without a reason."""
+    found = {error.where or str(n): error.message for n, error in enumerate(reading.errors)}
+    return found | {f"unreadable {n}": "not kept" for n in range(reading.set_aside - len(reading.errors))}
