@@ -96,6 +96,15 @@ def test_align_trains_the_connector_alone(tmp_path: Path) -> None:
     assert set(result.trainable) == {"multi_modal_projector"}
 
 
+def test_naming_makes_patches_nameable(tmp_path: Path) -> None:
+    """On a random tower the connector still learns to tell ground from things and colours from each other."""
+    model, processor = tiny()
+    stage = options(objective="naming", train=["multi_modal_projector"], steps=30, batch_size=8, log_every=10, learning_rate=0.01)
+    result = train_stage(model, processor, stage, tmp_path)
+    assert result.log[-1]["loss"] < 0.8 * result.log[0]["loss"]
+    assert result.log[-1]["colour"] > 0.2  # ten colours
+
+
 def test_lora_trains_few_weights_and_leaves_a_plain_model(tmp_path: Path) -> None:
     model, processor = tiny()
     names = set(model.state_dict())
