@@ -3,7 +3,6 @@
 The world knows what is on every patch (colour, shape, texture, size, character). The connector is asked to name it in the
 language model's own embeddings: with the words w_c of one attribute, centred and scaled to unit mean square,
 
-
     L = mean over attributes of CE(v_p . w_c, c) over the patches that show one,  plus  e |v_p|^2 / |E|^2 over empty ground
 
 A language model whose head is tied to its embeddings can then read a patch out by copying it, so that the stages that follow
