@@ -31,8 +31,8 @@ PLOT = (90, 90, 870, 800)  # left, top, right, bottom of the plot area in 1/960
 class ChartsOptions(Options):
     """How much a chart shows."""
 
-    min_marks: int = Field(2, ge=2, le=8, description="fewest bars, points or slices")
-    max_marks: int = Field(4, ge=2, le=8, description="most bars, points or slices")
+    min_marks: int = Field(2, ge=2, le=5, description="fewest bars, points or slices; five different shares fill a pie")
+    max_marks: int = Field(4, ge=2, le=5, description="most bars, points or slices")
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +142,7 @@ class Charts(Domain):
             if len(asked) == count:
                 break
             question = ASK[wanted[dice(len(wanted))]](self, scene, dice)
-            if question is not None and (question not in asked or _ > 8 * count):
+            if question is not None and all(question.text != q.text for q in asked):
                 asked.append(question)
         return asked
 

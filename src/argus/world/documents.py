@@ -130,7 +130,7 @@ class Documents(Domain):
             if len(asked) == count:
                 break
             question = ASK[wanted[dice(len(wanted))]](scene, dice)
-            if question is not None and (question not in asked or _ > 6 * count):
+            if question is not None and all(question.text != q.text for q in asked):
                 asked.append(question)
         return asked
 
@@ -188,7 +188,7 @@ def _place(scene: DocumentsScene, dice: Dice) -> Question | None:
     centre = (y0 + y1) / 2
     if min(abs(centre - 1 / 3), abs(centre - 2 / 3)) < 0.04:
         return None
-    answer = ("top", "middle", "bottom")[int(3 * centre)]
+    answer = ("top", "middle", "bottom")[min(2, max(0, int(3 * centre)))]
     text = dice.pick((f'Where is "{_word(line)}"?', f'In which part of the picture is "{_word(line)}"?'))
     return Question("place", text, answer, tuple(dice.shuffled(("top", "middle", "bottom"))), ((x0, y0, x1, y1),))
 

@@ -27,7 +27,8 @@ def _folder() -> Path:
 @lru_cache(512)
 def font(face: str, pixels: int) -> ImageFont.FreeTypeFont:
     """A face of `FACES` at an em size in pixels."""
-    return ImageFont.truetype(str(_folder() / f"{face}.ttf"), pixels)
+    # The basic layout engine is part of Pillow; the other one, where it is installed, sets letters differently.
+    return ImageFont.truetype(str(_folder() / f"{face}.ttf"), pixels, layout_engine=ImageFont.Layout.BASIC)
 
 
 @lru_cache(65536)

@@ -187,8 +187,7 @@ class Objects(Domain):
                 break
             family = wanted[dice(len(wanted))]
             question = ASK[family](self, scene, dice)
-            # The same question may be asked again only when the scene has no more to ask.
-            if question is not None and (question.text not in seen or _ > 6 * count):
+            if question is not None and question.text not in seen:
                 asked.append(question)
                 seen.add(question.text)
         return asked

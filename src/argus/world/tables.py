@@ -87,14 +87,17 @@ class Tables(Domain):
     def render(self, scene: TablesScene, size: int) -> np.ndarray:
         picture = Image.new("RGB", (size, size), scene.ground)
         draw = ImageDraw.Draw(picture)
-        pitch = size // (len(scene.rows) + 1)
+
+        def edge(row: int) -> int:
+            return round(row * size / (len(scene.rows) + 1))
+
         soft = tuple((5 * g + p) // 6 for g, p in zip(scene.ground, scene.pen, strict=True))
         if scene.style == 1:
             for r in range(1, len(scene.rows) + 1, 2):
-                draw.rectangle((0, r * pitch, size, (r + 1) * pitch - 1), fill=soft)
+                draw.rectangle((0, edge(r), size, edge(r + 1) - 1), fill=soft)
         elif scene.style == 0:
             for r in range(1, len(scene.rows) + 1):
-                draw.line((0, r * pitch, size, r * pitch), fill=soft)
+                draw.line((0, edge(r), size, edge(r)), fill=soft)
             for c in range(1, len(scene.headings) + 1):
                 x = c * size // (len(scene.headings) + 1)
                 draw.line((x, 0, x, size), fill=soft)
@@ -123,7 +126,7 @@ class Tables(Domain):
             if len(asked) == count:
                 break
             question = ASK[wanted[dice(len(wanted))]](self, scene, dice)
-            if question is not None and (question not in asked or _ > 6 * count):
+            if question is not None and all(question.text != q.text for q in asked):
                 asked.append(question)
         return asked
 

@@ -17,7 +17,8 @@ from argus.world.domain import CHARACTERS
 from argus.world.fonts import extent, font
 
 UNIT = 960
-REFERENCE = 96  # side in pixels at which character boxes are measured for dense truth
+REFERENCE = 96  # side in pixels at which character boxes are measured
+LEGIBLE = 10  # smallest font size in pixels that is measured; smaller text is shown in larger pictures and scaled from it
 WORDS = tuple(
     """
     able acid aged also area army away baby back ball band bank base bath bean bear beat bell belt bend best
@@ -59,10 +60,10 @@ class Line:
 @lru_cache(65536)
 def measure(text: str, em: int, face: str) -> tuple[int, int, int, int]:
     """Ink box of a text at the origin, in 1/960, as it is at the reference size."""
-    pixels = max(6, round(em * REFERENCE / UNIT))
-    left, top, right, bottom = extent(face, pixels, text)
-    scale = UNIT // REFERENCE
-    return left * scale, top * scale, right * scale, bottom * scale
+    pixels = max(LEGIBLE, round(em * REFERENCE / UNIT))
+    scale = em / pixels
+    left, top, right, bottom = (round(v * scale) for v in extent(face, pixels, text))
+    return left, top, right, bottom
 
 
 def ink(line: Line) -> tuple[float, float, float, float]:
@@ -116,8 +117,8 @@ def character_cells(lines: Sequence[Line], grid: int) -> np.ndarray:
 @lru_cache(65536)
 def advances(text: str, em: int, face: str) -> tuple[int, ...]:
     """Left edge of each character and the right end, in 1/960, at the reference size."""
-    pixels = max(6, round(em * REFERENCE / UNIT))
-    scale = UNIT // REFERENCE
+    pixels = max(LEGIBLE, round(em * REFERENCE / UNIT))
+    scale = em / pixels
     return tuple(round(font(face, pixels).getlength(text[:i]) * scale) for i in range(len(text) + 1))
 
 
