@@ -125,7 +125,7 @@ def compose(spec: Mapping[str, Any]) -> tuple[PreTrainedModel, Any]:
     Three shapes, by their keys:
 
     - `{language_model, encoder, connector, view, standardise}`: a multimodal model. `language_model` is a reference to a causal
-      model (its tokenizer comes with it); `encoder` is a reference to a dual encoder, or {name: options}; `standardise` is a
+      model (its tokenizer comes with it), or {causal_lm, tokenizer} for new weights; `encoder` is a reference to a dual encoder, or {name: options}; `standardise` is a
       number of scenes, see `standardise_connector`.
     - `{dual_encoder: {...}, tokenizer: ...}`: a CLIP-like model with new weights.
     - `{causal_lm: {model_type, ...}, tokenizer: ...}`: a language model with new weights.
@@ -181,7 +181,8 @@ def _compose_dual(spec: Mapping[str, Any]) -> tuple[PreTrainedModel, Any]:
 
 
 def _compose_multimodal(spec: Mapping[str, Any]) -> tuple[PreTrainedModel, Any]:
-    language, tokenizer = load(spec["language_model"], device="cpu")
+    given = spec["language_model"]
+    language, tokenizer = compose(given) if isinstance(given, Mapping) else load(given, device="cpu")
     if tokenizer.convert_tokens_to_ids("<image>") in (None, tokenizer.unk_token_id):
         tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
         language.resize_token_embeddings(len(tokenizer))
