@@ -65,7 +65,7 @@ def answers(model: Any, processor: Any, questions: int) -> dict[str, Any]:
 def probe(model: DualEncoder, scenes: int) -> dict[str, Any]:
     """Share of patches with something on them whose attribute the dense heads name, on unseen scenes of all domains."""
     from argus.core.registry import build
-    from argus.training.objectives.contrastive import normalise
+    from argus.model.processor import normalise
 
     right: dict[str, list[int]] = {}
     vision = model.config.vision_config

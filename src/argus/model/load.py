@@ -125,8 +125,8 @@ def compose(spec: Mapping[str, Any]) -> tuple[PreTrainedModel, Any]:
     Three shapes, by their keys:
 
     - `{language_model, encoder, connector, view, standardise}`: a multimodal model. `language_model` is a reference to a causal
-      model (its tokenizer comes with it), or {causal_lm, tokenizer} for new weights; `encoder` is a reference to a dual encoder, or {name: options}; `standardise` is a
-      number of scenes, see `standardise_connector`.
+      model (its tokenizer comes with it), or {causal_lm, tokenizer} for new weights; `encoder` is a reference to a dual encoder,
+      or {name: options}; `standardise` is a number of scenes, see `standardise_connector`.
     - `{dual_encoder: {...}, tokenizer: ...}`: a CLIP-like model with new weights.
     - `{causal_lm: {model_type, ...}, tokenizer: ...}`: a language model with new weights.
 

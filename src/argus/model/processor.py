@@ -83,13 +83,14 @@ class ArgusImageProcessor(BaseImageProcessor):
         tiles = [cut(_picture(image), self.size).pixels for image in _flat(images)]
         if not tiles:
             raise DataError("no picture to process")
-        return BatchFeature({"pixel_values": self.normalise(np.concatenate(tiles))})
+        return BatchFeature({"pixel_values": normalise(np.concatenate(tiles), self.image_mean, self.image_std)})
 
-    def normalise(self, pixels: np.ndarray) -> Tensor:
-        """uint8 (T, H, W, 3) -> float32 (T, 3, H, W): (p / 255 - mean) / std."""
-        x = torch.tensor(pixels).permute(0, 3, 1, 2).float()
-        mean, std = (torch.tensor(v).view(1, 3, 1, 1) * 255 for v in (self.image_mean, self.image_std))
-        return (x - mean) / std
+
+def normalise(pixels: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """uint8 (T, H, W, 3) -> float32 (T, 3, H, W): (p / 255 - mean) / std."""
+    x = torch.tensor(pixels).permute(0, 3, 1, 2).float()
+    centre, scale = (torch.tensor(v).view(1, 3, 1, 1) * 255 for v in (mean, std))
+    return (x - centre) / scale
 
 
 class ArgusProcessor(ProcessorMixin):

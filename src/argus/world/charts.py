@@ -136,15 +136,7 @@ class Charts(Domain):
         self, scene: ChartsScene, rng: np.random.Generator, count: int, families: tuple[str, ...] = ()
     ) -> list[Question]:
         dice = Dice(rng, 64 * (count + 1))
-        wanted = families or self.families
-        asked: list[Question] = []
-        for _ in range(10 * count):
-            if len(asked) == count:
-                break
-            question = ASK[wanted[dice(len(wanted))]](self, scene, dice)
-            if question is not None and all(question.text != q.text for q in asked):
-                asked.append(question)
-        return asked
+        return self.collect(dice, count, families, lambda family: ASK[family](self, scene, dice))
 
 
 def _shares(count: int, dice: Dice) -> tuple[int, ...]:

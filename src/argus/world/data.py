@@ -1,4 +1,4 @@
-"""The world as a stream of drawings and samples: mixtures, conversations, single questions, priors."""
+"""The world as a stream of drawings and samples: mixtures, conversations, priors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from PIL import Image
 
 from argus.core.registry import build
 from argus.core.sample import ImagePart, Message, Sample, TextPart
-from argus.world.domain import Domain, Drawing, Question, Split
+from argus.world.domain import Domain, Drawing, Split
 
 
 def mixture(
@@ -48,30 +48,6 @@ def conversation(drawing: Drawing) -> Sample:
         messages.append(Message("user", [*([picture] if index == 0 else []), TextPart(question.text)]))
         messages.append(Message("assistant", [TextPart(question.answer)]))
     return Sample(drawing.id, messages, metadata={"picture": drawing.id, "domain": drawing.id.split("/")[0]})
-
-
-def single(drawing: Drawing, number: int, picture: Image.Image | None = None) -> Sample:
-    """Question `number` of a drawing as an evaluation item.
-
-    Args:
-        picture: the decoded picture, to be shared by the questions of one drawing.
-    """
-    question: Question = drawing.questions[number]
-    shown = ImagePart(picture or Image.fromarray(drawing.pixels))
-    return Sample(
-        f"{drawing.id}/{number}",
-        [Message("user", [shown, TextPart(question.text)])],
-        target=question.answer,
-        options=list(question.options),
-        metadata={
-            "picture": drawing.id,
-            "domain": drawing.id.split("/")[0],
-            "family": question.family,
-            "boxes": [list(box) for box in question.boxes],
-            "trap": question.trap,
-            "facts": list(question.facts),
-        },
-    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import zlib
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 
 from argus.core.registry import Options
+from argus.world.dice import Dice
+
+TRIES = 8  # per question wanted: scenes that have little to ask give fewer
 
 Split = Literal["train", "validation", "test"]
 SPLITS: dict[str, int] = {"train": 0, "validation": 1, "test": 2}
@@ -101,6 +105,18 @@ class Domain(ABC):
     @abstractmethod
     def describe(self, scene: Any) -> str:
         """The scene in words, complete enough that every question can be answered from it."""
+
+    def collect(self, dice: Dice, count: int, families: tuple[str, ...], ask: Callable[[str], Question | None]) -> list[Question]:
+        """Up to `count` different questions of random families; `ask` gives None where a scene has nothing of a family to ask."""
+        wanted = families or self.families
+        asked: list[Question] = []
+        for _ in range(TRIES * count):
+            if len(asked) == count:
+                break
+            question = ask(wanted[dice(len(wanted))])
+            if question is not None and all(question.text != other.text for other in asked):
+                asked.append(question)
+        return asked
 
     def draw(self, split: Split, index: int, size: int = 96, count: int = 8, families: tuple[str, ...] = ()) -> Drawing:
         """Scene, picture and questions number `index` of a split."""

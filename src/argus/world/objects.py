@@ -179,18 +179,7 @@ class Objects(Domain):
         self, scene: ObjectsScene, rng: np.random.Generator, count: int, families: tuple[str, ...] = ()
     ) -> list[Question]:
         dice = Dice(rng, 64 * (count + 2))
-        asked: list[Question] = []
-        seen: set[str] = set()
-        wanted = families or self.families
-        for _ in range(8 * count):
-            if len(asked) == count:
-                break
-            family = wanted[dice(len(wanted))]
-            question = ASK[family](self, scene, dice)
-            if question is not None and question.text not in seen:
-                asked.append(question)
-                seen.add(question.text)
-        return asked
+        return self.collect(dice, count, families, lambda family: ASK[family](self, scene, dice))
 
 
 def _clear(a: Thing, b: Thing) -> bool:

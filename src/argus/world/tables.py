@@ -120,15 +120,7 @@ class Tables(Domain):
         self, scene: TablesScene, rng: np.random.Generator, count: int, families: tuple[str, ...] = ()
     ) -> list[Question]:
         dice = Dice(rng, 64 * (count + 1))
-        wanted = families or self.families
-        asked: list[Question] = []
-        for _ in range(8 * count):
-            if len(asked) == count:
-                break
-            question = ASK[wanted[dice(len(wanted))]](self, scene, dice)
-            if question is not None and all(question.text != q.text for q in asked):
-                asked.append(question)
-        return asked
+        return self.collect(dice, count, families, lambda family: ASK[family](self, scene, dice))
 
     def cell(self, scene: TablesScene, row: int, column: int) -> tuple[float, float, float, float]:
         """Relative ink box of a value."""

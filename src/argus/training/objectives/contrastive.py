@@ -30,6 +30,7 @@ from argus.core.errors import UnsupportedError
 from argus.core.registry import Options
 from argus.core.sample import Sample
 from argus.model.dual_encoder import DualEncoder
+from argus.model.processor import normalise
 from argus.training.objectives.base import Batch, Item, Objective
 
 
@@ -40,13 +41,6 @@ class ContrastiveOptions(Options):
     dense: float = Field(1.0, ge=0, description="weight of the dense targets; 0 is plain CLIP")
     empty: float = Field(0.2, gt=0, le=1, description="weight of the empty class in the dense targets")
     max_length: int = Field(77, ge=8, description="tokens of a text; CLIP's context length")
-
-
-def normalise(pixels: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """uint8 (B, H, W, 3) -> float32 (B, 3, H, W), (p / 255 - mean) / std."""
-    x = torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2).float()
-    scale = torch.tensor(std).view(1, 3, 1, 1) * 255
-    return (x - torch.tensor(mean).view(1, 3, 1, 1) * 255) / scale
 
 
 class Contrastive(Objective):
