@@ -12,7 +12,8 @@ from mkdocs.structure.files import File, Files
 
 def on_files(files: Files, config: Any) -> Files:
     """Add the generated pages to the site."""
-    for name, text in (("components.md", components_page()), ("papers.md", papers_page())):
+    pages = (("components.md", components_page()), ("papers.md", papers_page()), ("models.md", models_page()))
+    for name, text in pages:
         files.append(File.generated(config, name, content=text))
     return files
 
@@ -66,4 +67,41 @@ def papers_page() -> str:
         title = f"[{paper['title']}](https://arxiv.org/abs/{paper['arxiv']})" if paper.get("arxiv") else paper["title"]
         claims = "<br>".join(f"{'✓' if c.get('holds') else '✗'} `{c['claim']}`" for c in paper["claims"] if "holds" in c)
         lines.append(f"| **{paper['name']}** (`{paper['slug']}`): {title} | {paper['area']} | {paper['status']} | {claims} |")
+    return "\n".join(lines)
+
+
+MODELS = """# Reference models
+
+Small models trained only on the procedural world, by recipes in `recipes/reference/`, shipped as safetensors with the package.
+`argus models` lists them; `scores.json` in each folder holds every number with its interval, the command, commit and machine.
+
+To train one again:
+
+    argus run recipes/reference/tiny-vlm.yaml
+    python recipes/reference/ship.py runs/tiny-vlm/<time>/stages/tiny_vlm/cool/model tiny-vlm
+"""
+
+
+def models_page() -> str:
+    """The shipped models with their recorded scores."""
+    import json
+
+    from argus.model.load import reference_models
+
+    lines = [MODELS]
+    for name, folder in reference_models().items():
+        scores = json.loads((folder / "scores.json").read_text(encoding="utf-8"))
+        lines += [f"## `{name}`", ""]
+        if "objects" in scores:
+            lines += ["| domain | accuracy (95 % interval) | without picture | chance |", "|---|---|---|---|"]
+            for domain, groups in scores.items():
+                if "all" in groups:
+                    a, blind = groups["all"], groups.get("blind", {}).get("value", float("nan"))
+                    interval = f"{a['value']:.1%} ({a['low']:.1%} - {a['high']:.1%})"
+                    lines.append(f"| {domain} | {interval} | {blind:.1%} | {groups['chance']['all']:.1%} |")
+        else:
+            shown = {k: v for k, v in scores.items() if k != "measured"}
+            lines += ["```json", json.dumps(shown, indent=1), "```"]
+        measured = scores["measured"]
+        lines += ["", f"`{measured['command']}`, commit {measured['commit']}, {measured['machine']}.", ""]
     return "\n".join(lines)

@@ -4,7 +4,8 @@
     python recipes/reference/ship.py runs/tiny-vlm/<time>/stages/tiny_vlm/tune/model tiny-vlm
 
 Weights are stored in bfloat16. `scores.json` holds the accuracy on unseen scenes of every domain, with its 95 % interval,
-beside the same questions asked without pictures and beside chance.
+beside the same questions asked without pictures and beside chance; of a vision tower, the share of patches that its heads
+name; of a language model, how it answers about scenes in words.
 """
 
 from __future__ import annotations
@@ -17,11 +18,12 @@ from typing import Any
 import torch
 
 from argus.core.environment import environment
-from argus.core.registry import components
+from argus.core.registry import build, components
 from argus.evaluation.engine import evaluate
 from argus.evaluation.options import EvaluationOptions
 from argus.model.dual_encoder import DualEncoder
 from argus.model.load import load
+from argus.model.processor import normalise
 
 REFERENCE = Path(__file__).parents[2] / "src" / "argus" / "reference"
 
@@ -38,9 +40,12 @@ def main() -> None:
     model.to(torch.bfloat16).save_pretrained(folder)
     processor.save_pretrained(folder)
     shipped, processor = load(str(folder), device="cpu")
-    scores = probe(shipped, arguments.questions) if isinstance(shipped, DualEncoder) else {}
-    if hasattr(shipped.config, "image_token_id"):
+    if isinstance(shipped, DualEncoder):
+        scores = probe(shipped, arguments.questions)
+    elif hasattr(shipped.config, "image_token_id"):
         scores = answers(shipped, processor, arguments.questions)
+    else:
+        scores = reading(shipped, processor, arguments.questions)
     found = environment()
     scores["measured"] = {key: found[key] for key in ("command", "commit", "machine")}
     (folder / "scores.json").write_text(json.dumps(scores, indent=1) + "\n", encoding="utf-8")
@@ -62,11 +67,26 @@ def answers(model: Any, processor: Any, questions: int) -> dict[str, Any]:
     return found
 
 
+def reading(model: Any, tokenizer: Any, questions: int) -> dict[str, Any]:
+    """Loss and accuracy per answer token on described scenes of the test split."""
+    objective = build("objective", "language", {"answers_only": True})
+    objective.bind(model, tokenizer)
+    found: dict[str, Any] = {}
+    for row in components("domain"):
+        domain = build("domain", row.name)
+        items = [(domain.draw("test", index, 64, 8), domain) for index in range(max(1, questions // 8))]
+        losses, shares = [], []
+        for start in range(0, len(items), 16):
+            with torch.inference_mode():
+                loss, parts = objective.loss(model, objective.collate(items[start : start + 16]))
+            losses.append(float(loss))
+            shares.append(float(parts["token_accuracy"]))
+        found[row.name] = {"loss": round(sum(losses) / len(losses), 4), "tokens": round(sum(shares) / len(shares), 4)}
+    return {"answers to described scenes": found}
+
+
 def probe(model: DualEncoder, scenes: int) -> dict[str, Any]:
     """Share of patches with something on them whose attribute the dense heads name, on unseen scenes of all domains."""
-    from argus.core.registry import build
-    from argus.model.processor import normalise
-
     right: dict[str, list[int]] = {}
     vision = model.config.vision_config
     for row in components("domain"):
