@@ -20,7 +20,10 @@ from transformers import (
     PretrainedConfig,
     PreTrainedModel,
 )
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.modeling_utils import slice_logits_to_keep
 from transformers.models.llava.modeling_llava import LlavaCausalLMOutputWithPast, LlavaModelOutputWithPast
+from transformers.utils.generic import can_return_tuple
 
 import argus.model.attention  # noqa: F401  registers "matmul"
 from argus.core.errors import ModelError
@@ -29,7 +32,7 @@ from argus.model.connectors.base import ConnectorContext
 from argus.model.encoders.base import build_tower
 from argus.model.encoders.vit import ViTConfig
 from argus.model.features import VisualFeatures
-from argus.model.token_map import TokenMap, token_map
+from argus.model.token_map import ANSWER, PAD, SPECIAL, TokenMap, chunk_map, plain
 
 
 class ArgusConfig(PretrainedConfig):
@@ -110,10 +113,12 @@ class ArgusModel(ArgusPreTrainedModel):
             text_width=config.text_config.hidden_size,
         )
         self.language_model = AutoModel.from_config(config.text_config)
-        self.token_map: TokenMap | None = None
+        self.token_map: TokenMap | None = None  # of the sequence that runs through the layers
+        self.prompt_length: int | None = None  # while generating: positions from here on are the model's own
+        self._grid = self.visual_grid()  # of the pictures that were encoded last
         self.post_init()
 
-    def get_input_embeddings(self) -> nn.Module:
+    def get_input_embeddings(self) -> nn.Embedding:
         return self.language_model.get_input_embeddings()
 
     def set_input_embeddings(self, value: nn.Module) -> None:
@@ -123,9 +128,21 @@ class ArgusModel(ArgusPreTrainedModel):
         """Features of tiles (T, 3, H, W), before the connector."""
         return self.vision_tower(pixel_values, cls_attention=cls_attention, hidden_states=hidden_states)
 
-    def get_image_features(self, pixel_values: Tensor, context: ConnectorContext | None = None, **kwargs: Any) -> Tensor:
-        """Visual tokens (T, M, D) of tiles (T, 3, H, W)."""
-        return self.multi_modal_projector(self.encode_images(pixel_values), context)
+    def get_image_features(
+        self, pixel_values: Tensor, context: ConnectorContext | None = None, return_dict: bool = False
+    ) -> Tensor | BaseModelOutputWithPooling:
+        """Visual tokens (T, M, D) of tiles (T, 3, H, W).
+
+        Args:
+            return_dict: as `pooler_output` of an output object, which is how `generate` wants them.
+        """
+        features = self.multi_modal_projector(self.encode_images(pixel_values), context)
+        self._note_grid(features.shape[1], self.visual_grid(*pixel_values.shape[-2:]))
+        return BaseModelOutputWithPooling(pooler_output=features) if return_dict else features
+
+    def _note_grid(self, count: int, grid: tuple[int, int]) -> None:
+        """Remember how `count` visual tokens of a tile lie; a connector that was given a budget may leave the grid."""
+        self._grid = grid if grid[0] * grid[1] == count else (1, count)
 
     def visual_grid(self, height: int | None = None, width: int | None = None) -> tuple[int, int]:
         """Rows and columns of visual tokens per tile of this size in pixels (the trained size by default)."""
@@ -134,6 +151,7 @@ class ArgusModel(ArgusPreTrainedModel):
         columns = (width or tower.image_size) // tower.patch_size
         return self.multi_modal_projector.tokens((rows, columns))
 
+    @can_return_tuple
     def forward(
         self,
         input_ids: Tensor | None = None,
@@ -143,7 +161,9 @@ class ArgusModel(ArgusPreTrainedModel):
         past_key_values: Any = None,
         inputs_embeds: Tensor | None = None,
         image_features: Tensor | None = None,
+        mm_encoder_outputs: dict[str, Any] | None = None,
         mm_token_type_ids: Tensor | None = None,
+        labels: Tensor | None = None,
         **kwargs: Any,
     ) -> LlavaModelOutputWithPast:
         """Run the parts.
@@ -152,19 +172,32 @@ class ArgusModel(ArgusPreTrainedModel):
             input_ids: (B, S), one placeholder per visual token.
             pixel_values: (T, 3, H, W) tiles of all pictures of the batch, in reading order.
             image_features: (T, M, D) visual tokens computed before, instead of pixels.
-            mm_token_type_ids: (B, S), 1 on visual tokens; the ids say the same and are what is read.
+            mm_encoder_outputs: the same as `{"image": output}` with them in `pooler_output`; made by `generate`.
+            mm_token_type_ids: (B, S), 1 on visual tokens; read where there are no input_ids.
+            labels: (B, S), -100 where nothing is learned; the rest is marked as answer in the token map.
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give exactly one of input_ids and inputs_embeds")
+        encoded = (mm_encoder_outputs or {}).get("image")
+        if sum(x is not None for x in (pixel_values, image_features, encoded)) > 1:
+            raise ValueError("give only one of pixel_values, image_features and mm_encoder_outputs")
         if inputs_embeds is None:
             inputs_embeds = self.get_input_embeddings()(input_ids)
-        if image_features is None and pixel_values is not None:
+        if pixel_values is not None:
             image_features = self.get_image_features(pixel_values)
-        past = past_key_values.get_seq_length() if past_key_values is not None else 0
-        if input_ids is not None:
-            self._read_map(input_ids, attention_mask, pixel_values, image_features, past)
+        elif image_features is not None:
+            self._note_grid(image_features.shape[1], self.visual_grid())
+        elif encoded is not None:
+            image_features = encoded.pooler_output
+        past = int(past_key_values.get_seq_length()) if past_key_values is not None else 0
+        visual = self._placeholders(input_ids, inputs_embeds, mm_token_type_ids)  # (B, S)
         if image_features is not None:
-            inputs_embeds = self._place(input_ids, inputs_embeds, image_features)
+            inputs_embeds = _place(visual, inputs_embeds, image_features)
+        elif past:
+            visual = torch.zeros_like(visual)  # in a continuation without pictures it is only the model saying the word
+        elif visual.any():
+            raise _mismatch(int(visual.sum()), 0, "no picture was given")
+        self._read_map(visual, input_ids, attention_mask, labels, past)
         output = self.language_model(
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
@@ -180,47 +213,61 @@ class ArgusModel(ArgusPreTrainedModel):
             image_hidden_states=image_features,
         )
 
-    def _place(self, input_ids: Tensor | None, embeds: Tensor, features: Tensor) -> Tensor:
-        if input_ids is None:
-            raise ModelError("visual tokens need input_ids, which say where they belong")
-        where = input_ids == self.config.image_token_id
-        wanted, given = int(where.sum()), features.shape[0] * features.shape[1]
-        if wanted != given:
-            raise ModelError(
-                f"the prompts hold {wanted} image tokens, but the pictures give {given} visual tokens "
-                f"({features.shape[0]} tiles x {features.shape[1]})",
-                hint="Prepare text and pictures in one call of the processor, and do not truncate.",
-            )
-        return embeds.masked_scatter(where[..., None], features.to(embeds.dtype))
+    def _placeholders(self, input_ids: Tensor | None, embeds: Tensor, types: Tensor | None) -> Tensor:
+        """Where visual tokens belong: bool (B, S)."""
+        if input_ids is not None:
+            return input_ids == self.config.image_token_id
+        if types is not None:
+            return types == 1
+        word = torch.tensor(self.config.image_token_id, device=embeds.device)
+        return (embeds == self.get_input_embeddings()(word)).all(-1)
 
-    def _read_map(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor | None,
-        pixels: Tensor | None,
-        features: Tensor | None,
-        past: int,
-    ) -> None:
+    def _read_map(self, visual: Tensor, input_ids: Tensor | None, mask: Tensor | None, labels: Tensor | None, past: int) -> None:
         """Keep `token_map` for the whole sequence so far: built at prefill, extended at each further chunk or token."""
-        grid = self.visual_grid(*pixels.shape[-2:]) if pixels is not None else self.visual_grid()
-        if features is not None and features.shape[1] != grid[0] * grid[1]:
-            grid = (1, features.shape[1])
-        # Only a chunk that comes with pictures holds visual tokens: a model may well say the placeholder's word.
-        placeholder = self.config.image_token_id if features is not None else -1
-        chunk_mask = attention_mask if attention_mask is not None and attention_mask.ndim == 2 else None
-        chunk = token_map(input_ids, placeholder, grid, attention_mask=chunk_mask)
-        known = self.token_map
-        if past == 0 or known is None or len(known) < past:
-            self.token_map = chunk
-            return
-        known = known.slice(0, past)
-        if known.kind.shape[0] != chunk.kind.shape[0]:
+        batch, length = visual.shape
+        known = self.token_map if past else None
+        if known is not None and batch % known.kind.shape[0] == 0 and batch > known.kind.shape[0]:
             # A prefix that was computed once and repeated for several continuations.
-            repeat = chunk.kind.shape[0] // known.kind.shape[0]
-            known = known.select(torch.arange(known.kind.shape[0], device=input_ids.device).repeat_interleave(repeat))
-        self.token_map = TokenMap(
-            *(torch.cat([getattr(known, name), getattr(chunk, name)], dim=1) for name in TokenMap.__slots__)
-        )
+            rows = torch.arange(known.kind.shape[0], device=visual.device)
+            known = known.select(rows.repeat_interleave(batch // known.kind.shape[0]))
+        if known is not None and (known.kind.shape[0] != batch or len(known) < past):
+            known = None
+        if known is not None:
+            known = known.slice(0, past)
+        elif past:
+            known = plain(visual.long()[:, :1].expand(batch, past))  # a cache that was filled elsewhere
+        chunk = chunk_map(visual, self._grid, known)
+        text = self.config.text_config
+        if input_ids is not None:
+            ends = text.eos_token_id if isinstance(text.eos_token_id, list) else [text.eos_token_id]
+            special = [i for i in (text.bos_token_id, *ends) if i is not None]
+            for token in special:
+                chunk.kind = chunk.kind.masked_fill(input_ids == token, SPECIAL)
+            if mask is not None and mask.ndim == 4 and text.pad_token_id is not None and text.pad_token_id not in special:
+                chunk.kind = chunk.kind.masked_fill(input_ids == text.pad_token_id, PAD)
+        if mask is not None and mask.ndim == 2:
+            chunk.kind = chunk.kind.masked_fill(mask[:, -length:] == 0, PAD)
+        if labels is not None:
+            chunk.role = chunk.role.masked_fill(labels != -100, ANSWER)
+        if self.prompt_length is not None and past + length > self.prompt_length:
+            chunk.role[:, max(self.prompt_length - past, 0) :] = ANSWER
+        self.token_map = known.join(chunk) if known is not None else chunk
+
+
+def _place(visual: Tensor, embeds: Tensor, features: Tensor | list[Tensor]) -> Tensor:
+    """Embeddings (B, S, D) with the visual tokens of a stack (T, M, D), or of a list of (M, D), in their places (B, S)."""
+    rows = torch.cat([one.reshape(-1, one.shape[-1]) for one in features]).to(embeds)  # (n, D)
+    wanted = int(visual.sum())
+    if wanted != len(rows):
+        raise _mismatch(wanted, len(rows), f"{len(features)} tiles x {len(rows) // max(len(features), 1)}")
+    return embeds.masked_scatter(visual[..., None], rows)
+
+
+def _mismatch(wanted: int, given: int, how: str) -> ModelError:
+    return ModelError(
+        f"the prompts hold {wanted} image tokens, but the pictures give {given} visual tokens ({how})",
+        hint="Prepare text and pictures in one call of the processor, and do not truncate.",
+    )
 
 
 class ArgusForConditionalGeneration(ArgusPreTrainedModel, GenerationMixin):
@@ -238,7 +285,7 @@ class ArgusForConditionalGeneration(ArgusPreTrainedModel, GenerationMixin):
         self._tied_weights_keys = {"lm_head.weight": f"model.{path}.weight"}
         self.post_init()
 
-    def get_input_embeddings(self) -> nn.Module:
+    def get_input_embeddings(self) -> nn.Embedding:
         return self.model.get_input_embeddings()
 
     def set_input_embeddings(self, value: nn.Module) -> None:
@@ -253,10 +300,34 @@ class ArgusForConditionalGeneration(ArgusPreTrainedModel, GenerationMixin):
     def get_decoder(self) -> nn.Module:
         return self.model.language_model
 
-    def get_image_features(self, pixel_values: Tensor, **kwargs: Any) -> Tensor:
+    def get_image_features(self, pixel_values: Tensor, **kwargs: Any) -> Tensor | BaseModelOutputWithPooling:
         """Visual tokens (T, M, D) of tiles (T, 3, H, W)."""
         return self.model.get_image_features(pixel_values, **kwargs)
 
+    def generate(self, inputs: Tensor | None = None, *args: Any, image_features: Tensor | None = None, **kwargs: Any) -> Any:
+        """As in transformers; `image_features` (T, M, D), computed before, take the place of `pixel_values`."""
+        if image_features is not None:
+            self.model._note_grid(image_features.shape[1], self.model.visual_grid())
+            kwargs["mm_encoder_outputs"] = {"image": BaseModelOutputWithPooling(pooler_output=image_features)}
+        try:
+            return super().generate(inputs, *args, **kwargs)
+        finally:
+            self.model.prompt_length = None
+
+    def prepare_inputs_for_generation(
+        self, input_ids: Tensor, inputs_embeds: Tensor | None = None, is_first_iteration: bool | None = False, **kwargs: Any
+    ) -> dict[str, Any]:
+        """As in transformers; what follows the first pass, in one piece or in chunks, is the model's answer."""
+        prepared = super().prepare_inputs_for_generation(
+            input_ids, inputs_embeds=inputs_embeds, is_first_iteration=is_first_iteration, **kwargs
+        )
+        if is_first_iteration:
+            cache, ids = prepared.get("past_key_values"), prepared.get("input_ids")
+            length = (prepared["inputs_embeds"] if ids is None else ids).shape[1]
+            self.model.prompt_length = length + (int(cache.get_seq_length()) if cache is not None else 0)
+        return prepared
+
+    @can_return_tuple
     def forward(
         self,
         input_ids: Tensor | None = None,
@@ -268,11 +339,15 @@ class ArgusForConditionalGeneration(ArgusPreTrainedModel, GenerationMixin):
         labels: Tensor | None = None,
         logits_to_keep: int | Tensor = 0,
         image_features: Tensor | None = None,
+        mm_encoder_outputs: dict[str, Any] | None = None,
         mm_token_type_ids: Tensor | None = None,
         **kwargs: Any,
     ) -> LlavaCausalLMOutputWithPast:
-        """Logits, and the next-token loss where labels are given; see `ArgusModel.forward` for the inputs."""
-        count = kwargs.pop("num_items_in_batch", None)
+        """Logits, and the next-token loss where labels are given; see `ArgusModel.forward` for the inputs.
+
+        In training the loss is computed from the rows that predict a label alone, and `logits` is None: a question and its
+        picture make most of a sequence, and their logits are never read. `logits_to_keep` other than 0 asks for them.
+        """
         output = self.model(
             input_ids=input_ids,
             pixel_values=pixel_values,
@@ -281,17 +356,22 @@ class ArgusForConditionalGeneration(ArgusPreTrainedModel, GenerationMixin):
             past_key_values=past_key_values,
             inputs_embeds=inputs_embeds,
             image_features=image_features,
+            mm_encoder_outputs=mm_encoder_outputs,
             mm_token_type_ids=mm_token_type_ids,
+            labels=labels,
             **kwargs,
         )
-        keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) and logits_to_keep else slice(None)
-        hidden = output.last_hidden_state[:, logits_to_keep if isinstance(logits_to_keep, Tensor) else keep]
-        logits = self.lm_head(hidden)
-        loss = None
-        if labels is not None:
-            loss = self.loss_function(
-                logits=logits, labels=labels, vocab_size=self.config.text_config.vocab_size, num_items_in_batch=count
-            )
+        hidden, logits, loss = output.last_hidden_state, None, None
+        size = self.config.text_config.vocab_size
+        all_rows = isinstance(logits_to_keep, int) and logits_to_keep == 0
+        if labels is not None and self.training and all_rows and "shift_labels" not in kwargs:
+            learned = labels[:, 1:] != -100  # (B, S - 1)
+            rows = self.lm_head(hidden[:, :-1][learned.to(hidden.device)])  # (n, V)
+            loss = self.loss_function(logits=rows, labels=labels, shift_labels=labels[:, 1:][learned], vocab_size=size, **kwargs)
+        else:
+            logits = self.lm_head(slice_logits_to_keep(hidden, logits_to_keep))
+            if labels is not None:
+                loss = self.loss_function(logits=logits, labels=labels, vocab_size=size, **kwargs)
         return LlavaCausalLMOutputWithPast(
             loss=loss,
             logits=logits,

@@ -5,27 +5,33 @@ Only safetensors are read, and no code that comes with a model is run unless the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import (
     AutoConfig,
+    AutoModel,
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
     AutoProcessor,
     AutoTokenizer,
+    PretrainedConfig,
     PreTrainedModel,
 )
+from transformers.image_processing_utils import BaseImageProcessor
 
 import argus.model.processor  # registers the Auto classes
 from argus.core.errors import ModelError, RecipeError, UnsupportedError, nearest
 from argus.core.registry import build
 from argus.model.composed import ArgusConfig, ArgusForConditionalGeneration
 from argus.model.dual_encoder import DualEncoder, DualEncoderConfig
+from argus.model.encoders.transformers_tower import TransformersTower, pixel_statistics
 
 SHIPPED = "argus/"
 
@@ -93,24 +99,49 @@ def load(
         if not isinstance(getattr(torch, dtype, None), torch.dtype):
             raise ModelError(f"'{dtype}' is no dtype.", hint=nearest(dtype, ["float32", "bfloat16", "float16"]))
         dtype = getattr(torch, dtype)
-    common = {"revision": revision, "trust_remote_code": trust_remote_code}
-    try:
+    common: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
+    extra: dict[str, Any] = {"attn_implementation": attn_implementation} if attn_implementation else {}
+    with _reading(reference):
         config = AutoConfig.from_pretrained(place, **common)
-        extra = {"attn_implementation": attn_implementation} if attn_implementation else {}
-        model = _auto(config).from_pretrained(
-            place,
-            dtype=dtype or (torch.float32 if device == "cpu" else "auto"),
-            use_safetensors=True,
-            **common,
-            **extra,
-        )
-        has_images = hasattr(config, "vision_config") and not isinstance(config, DualEncoderConfig)
+    dtype = dtype or (torch.float32 if device == "cpu" else "auto")
+    model = _weights(_auto(config), reference, place, dtype=dtype, **common, **extra)
+    has_images = hasattr(config, "vision_config") and not isinstance(config, DualEncoderConfig)
+    if Path(place).is_dir() and not (Path(place) / "tokenizer_config.json").exists():
+        hint = "Save the processor beside the model: processor.save_pretrained(folder)."
+        raise ModelError("the folder has no tokenizer_config.json", where=reference, hint=hint)
+    with _reading(reference, "its processor" if has_images else "its tokenizer"):
         processor = (AutoProcessor if has_images else AutoTokenizer).from_pretrained(place, **common)
-    except (OSError, ValueError, ImportError) as error:
-        text = str(error).strip().splitlines()[0]
-        hint = "" if Path(place).exists() else f"Without the Hub: {', '.join(reference_models())} or a folder."
-        raise ModelError(f"cannot load: {text}", where=reference, hint=hint) from None
     return model.to(device).eval(), processor
+
+
+@contextmanager
+def _reading(reference: str, what: str = "") -> Iterator[None]:
+    """What transformers and safetensors raise, as one clear error."""
+    try:
+        yield
+    except (OSError, ValueError, ImportError, SafetensorError) as error:
+        text = str(error).strip().splitlines()[0]
+        hint = "" if Path(resolve(reference)).exists() else f"Without the Hub: {', '.join(reference_models())} or a folder."
+        raise ModelError(f"cannot load{what and ' '}{what}: {text}", where=reference, hint=hint) from None
+
+
+def _weights(auto: Any, reference: str, place: str, *, tail: Callable[[str], bool] | None = None, **kwargs: Any) -> Any:
+    """A model with all of its weights: none is left as it was drawn at random.
+
+    Args:
+        tail: says of a weight's name whether it may be missing, because nothing reads it.
+    """
+    with _reading(reference):
+        model, info = auto.from_pretrained(
+            place, use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True, **kwargs
+        )
+    for name, stored, wanted in sorted(info["mismatched_keys"]):
+        raise ModelError(f"the weight {name} has shape {tuple(stored)}, the config says {tuple(wanted)}", where=reference)
+    missing = sorted(name for name in info["missing_keys"] if tail is None or not tail(name))
+    if missing:
+        shown = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
+        raise ModelError(f"weights are missing ({len(missing)}): {shown}", where=reference)
+    return model
 
 
 def _auto(config: Any) -> Any:
@@ -126,7 +157,8 @@ def compose(spec: Mapping[str, Any]) -> tuple[PreTrainedModel, Any]:
 
     - `{language_model, encoder, connector, view, standardise}`: a multimodal model. `language_model` is a reference to a causal
       model (its tokenizer comes with it), or {causal_lm, tokenizer} for new weights; `encoder` is a reference to a dual encoder,
-      or {name: options}; `standardise` is a number of scenes, see `standardise_connector`.
+      a composed model, or a vision model of transformers (CLIP, SigLIP, DINOv2, ...), or {name: options} for new weights;
+      `standardise` is a number of scenes, see `standardise_connector`.
     - `{dual_encoder: {...}, tokenizer: ...}`: a CLIP-like model with new weights.
     - `{causal_lm: {model_type, ...}, tokenizer: ...}`: a language model with new weights.
 
@@ -134,6 +166,7 @@ def compose(spec: Mapping[str, Any]) -> tuple[PreTrainedModel, Any]:
 
     Raises:
         RecipeError: keys that are not known, or missing ones.
+        UnsupportedError: parts that do not work together, with the reason.
     """
     shapes = {
         "language_model": ({"language_model", "encoder", "connector", "view", "standardise"}, _compose_multimodal),
@@ -181,10 +214,10 @@ def _compose_dual(spec: Mapping[str, Any]) -> tuple[PreTrainedModel, Any]:
 
 
 def _compose_multimodal(spec: Mapping[str, Any]) -> tuple[PreTrainedModel, Any]:
-    given = spec["language_model"]
-    language, tokenizer = compose(given) if isinstance(given, Mapping) else load(given, device="cpu")
+    language, tokenizer = _language(spec["language_model"])
     if tokenizer.convert_tokens_to_ids("<image>") in (None, tokenizer.unk_token_id):
         tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
+    if len(tokenizer) > language.get_input_embeddings().num_embeddings:  # many tables have rows to spare
         language.resize_token_embeddings(len(tokenizer))
     tower, vision_config = _encoder(spec.get("encoder", {"vit": {}}))
     config = ArgusConfig(
@@ -195,9 +228,10 @@ def _compose_multimodal(spec: Mapping[str, Any]) -> tuple[PreTrainedModel, Any]:
         image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
     )
     model = ArgusForConditionalGeneration(config)
-    model.model.language_model.load_state_dict(language.get_decoder().state_dict())
+    model.model.language_model.load_state_dict(language.base_model.state_dict())
     if not config.tie_word_embeddings:
         model.lm_head.load_state_dict(language.get_output_embeddings().state_dict())
+    _check_words(model, language)
     if tower is not None:
         model.model.vision_tower.load_state_dict(tower.state_dict())
     if spec.get("standardise"):
@@ -221,13 +255,14 @@ def standardise_connector(model: ArgusForConditionalGeneration, scenes: int) -> 
     from argus.model.features import VisualFeatures
     from argus.model.processor import ArgusImageProcessor
 
-    vision, connector = model.config.vision_config, model.model.multi_modal_projector
+    tower, connector = model.model.vision_tower, model.model.multi_modal_projector
+    size = tower.image_size
     matrices = [module for module in connector.modules() if isinstance(module, nn.Linear)]
     if connector.mixes_tokens or not matrices or matrices[0].in_features != connector.vision_width:
         raise UnsupportedError(f"a {type(connector).__name__} connector has no per-token first matrix to standardise")
-    process = ArgusImageProcessor(vision.image_size, vision.patch_size, None, vision.image_mean, vision.image_std)
+    process = ArgusImageProcessor(size, tower.patch_size, None, *pixel_statistics(tower.config))
     domains = [build("domain", row.name) for row in components("domain")]
-    pixels = [d.draw("train", i, vision.image_size, 0).pixels for d in domains for i in range(scenes)]
+    pixels = [d.draw("train", i, size, 0).pixels for d in domains for i in range(scenes)]
     batches = [process(pixels[i : i + 64])["pixel_values"] for i in range(0, len(pixels), 64)]
     tokens = torch.cat([model.model.encode_images(batch).tokens for batch in batches])  # (pictures, N, C)
     mean, deviation = tokens.mean((0, 1)), tokens.std((0, 1)).clamp(min=1e-4)  # (C,)
@@ -241,13 +276,58 @@ def standardise_connector(model: ArgusForConditionalGeneration, scenes: int) -> 
     last.weight.mul_(model.get_input_embeddings().weight.std() / made.std())
 
 
-def _encoder(spec: Any) -> tuple[nn.Module | None, Any]:
-    if isinstance(spec, str):
-        model, _ = load(spec, device="cpu")
-        tower = model.vision_tower if isinstance(model, DualEncoder) else model.model.vision_tower
+def _language(given: Any) -> tuple[PreTrainedModel, Any]:
+    """The causal language model of a composition and its tokenizer."""
+    language, tokenizer = compose(given) if isinstance(given, Mapping) else load(given, device="cpu")
+    kind = language.config.model_type
+    if isinstance(language, DualEncoder) or hasattr(language.config, "text_config") or language.get_output_embeddings() is None:
+        raise RecipeError(f"model.compose: language_model must be a causal language model, '{given}' is of type '{kind}'")
+    if getattr(language.get_output_embeddings(), "bias", None) is not None:
+        raise UnsupportedError(f"the output head of '{kind}' has a bias, which the head of a composed model has not")
+    return language.eval(), tokenizer
+
+
+@torch.no_grad()
+def _check_words(model: ArgusForConditionalGeneration, language: PreTrainedModel) -> None:
+    """Without a picture the composed model is the language model it was made of.
+
+    Raises:
+        UnsupportedError: a family whose causal class does more than body and head (scaled or capped logits), or has no KV cache.
+    """
+    kind, ids = language.config.model_type, torch.arange(4)[None]
+    ids = ids[ids != model.config.image_token_id][None]
+    expected = language(ids)
+    if "past_key_values" not in expected:
+        raise UnsupportedError(f"'{kind}' keeps no KV cache, so generation from a composed model cannot work")
+    training = model.training
+    model.eval()
+    found = model(ids).logits
+    model.train(training)
+    if not torch.allclose(found, expected.logits, rtol=1e-3, atol=1e-4 * float(expected.logits.abs().max())):
+        raise UnsupportedError(f"'{kind}' changes its logits behind the head (scales or caps them), which would be lost")
+
+
+def _encoder(spec: Any) -> tuple[nn.Module | None, PretrainedConfig]:
+    """A tower with its weights, or none where they are new, and its config."""
+    if not isinstance(spec, str):
+        name, options = next(iter(spec.items()))
+        return None, build("encoder", name, options).config()
+    place = resolve(spec)
+    with _reading(spec):
+        config = AutoConfig.from_pretrained(place)
+    if isinstance(config, DualEncoderConfig):
+        tower = load(spec, device="cpu")[0].vision_tower
         return tower, tower.config
-    name, options = next(iter(spec.items()))
-    return None, build("encoder", name, options).config()
+    if isinstance(config, ArgusConfig):
+        return load(spec, device="cpu")[0].model.vision_tower, config.vision_config
+    vision = getattr(config, "vision_config", config)
+    tower = TransformersTower(vision)
+    tower.tower = _weights(AutoModel, spec, place, config=vision, dtype=torch.float32, tail=tower.unread)
+    with suppress(OSError):  # without that file the family's statistics count
+        stored, _ = BaseImageProcessor.get_image_processor_dict(place)
+        if stored.get("do_normalize", True) and "image_mean" in stored:
+            vision.image_mean, vision.image_std = stored["image_mean"], stored["image_std"]
+    return tower, vision
 
 
 def _part(spec: Any) -> dict[str, dict[str, Any]]:

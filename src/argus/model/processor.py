@@ -6,7 +6,7 @@ processor writes as many placeholders, and the model refuses any other number. N
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,9 +16,13 @@ from torch import Tensor
 from transformers import AutoImageProcessor, AutoProcessor, BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 from transformers.image_processing_utils import BaseImageProcessor
 
-from argus.core.errors import DataError
+from argus.core.errors import DataError, UnsupportedError
+from argus.core.images import load_image
 from argus.core.registry import build
+from argus.core.sample import Sample
 from argus.model.composed import ArgusConfig, ArgusModel
+from argus.model.encoders.transformers_tower import pixel_statistics
+from argus.model.token_map import TokenMap, token_map
 
 # `{% generation %}` marks what the model says, so that assistant masks come from the template itself.
 CHAT_TEMPLATE = (
@@ -90,7 +94,7 @@ def normalise(pixels: np.ndarray, mean: Sequence[float], std: Sequence[float]) -
     """uint8 (T, H, W, 3) -> float32 (T, 3, H, W): (p / 255 - mean) / std."""
     x = torch.tensor(pixels).permute(0, 3, 1, 2).float()
     centre, scale = (torch.tensor(v).view(1, 3, 1, 1) * 255 for v in (mean, std))
-    return (x - centre) / scale
+    return x.sub_(centre).div_(scale)
 
 
 class ArgusProcessor(ProcessorMixin):
@@ -111,7 +115,7 @@ class ArgusProcessor(ProcessorMixin):
         **kwargs: Any,
     ) -> None:
         self.image_token = "<image>"
-        self.image_token_id = tokenizer.convert_tokens_to_ids(self.image_token) if tokenizer is not None else None
+        self.image_token_id: Any = tokenizer.convert_tokens_to_ids(self.image_token) if tokenizer is not None else None
         self.grid = list(grid)
         super().__init__(image_processor, tokenizer, chat_template=chat_template or CHAT_TEMPLATE)
 
@@ -152,18 +156,25 @@ class ArgusProcessor(ProcessorMixin):
         Raises:
             DataError: markers and pictures do not match, or a picture would be cut.
         """
+        for kind in ("videos", "audio"):
+            if kwargs.get(kind) is not None:
+                raise UnsupportedError(f"this processor reads pictures and text, not {kind}")
         pictures = list(_flat(images)) if images is not None else []
         data: dict[str, Any] = {}
         if pictures:
             data.update(self.image_processor(pictures))
         if text is None:
             return BatchFeature(data, tensor_type=return_tensors)
-        prompts = [text] if isinstance(text, str) else list(text)
-        shown = sum(p.count(self.image_token) for p in prompts)
+        wanted = {k: kwargs[k] for k in ("return_offsets_mapping", "sanitize_control_tokens") if kwargs.get(k)}
+        tokens = self.tokenizer([text] if isinstance(text, str) else list(text), add_special_tokens=add_special_tokens, **wanted)
+        rows = [np.array(row, dtype=np.int64) for row in tokens["input_ids"]]
+        shown = sum(int((row == self.image_token_id).sum()) for row in rows)
         if shown != len(pictures):
             raise DataError(f"the prompts show {shown} pictures ('{self.image_token}'), but {len(pictures)} were given")
         sizes = iter([_picture(p).size for p in pictures])
-        ids = [self._encode(p, sizes, add_special_tokens, max_length, truncation) for p in prompts]
+        # Position in the row that each token of the expanded prompt comes from: a picture's is repeated.
+        source = [self._expand(row, sizes, max_length, truncation) for row in rows]
+        ids = [row[where].tolist() for row, where in zip(rows, source, strict=True)]
         encoded = self.tokenizer.pad(
             {"input_ids": ids, "attention_mask": [[1] * len(i) for i in ids]},
             padding=padding or (len(ids) > 1 and return_tensors is not None),
@@ -172,25 +183,78 @@ class ArgusProcessor(ProcessorMixin):
         data.update(encoded)
         if return_mm_token_type_ids:
             data["mm_token_type_ids"] = [[int(t == self.image_token_id) for t in row] for row in encoded["input_ids"]]
+        if "return_offsets_mapping" in wanted:
+            spans = [[tuple(span[i]) for i in where] for span, where in zip(tokens["offset_mapping"], source, strict=True)]
+            fill = [[(0, 0)] * (len(row) - len(span)) for row, span in zip(encoded["input_ids"], spans, strict=True)]
+            data["offset_mapping"] = [f + s if padding_side == "left" else s + f for f, s in zip(fill, spans, strict=True)]
         return BatchFeature(data, tensor_type=return_tensors)
 
-    def _encode(self, prompt: str, sizes: Any, special: bool, longest: int | None, cut: bool) -> list[int]:
-        flat: list[int] = []
-        end = 0  # behind the last visual token
-        for token in self.tokenizer(prompt, add_special_tokens=special).input_ids:
-            if token == self.image_token_id:
-                flat.extend([token] * self.image_token_count(*next(sizes)))
-                end = len(flat)
-            else:
-                flat.append(token)
-        if longest is not None and len(flat) > longest:
+    def _expand(self, row: np.ndarray, sizes: Iterator[tuple[int, int]], longest: int | None, cut: bool) -> np.ndarray:
+        """Indices into `row` with that of every picture's token repeated once per visual token."""
+        marks = np.flatnonzero(row == self.image_token_id)
+        times = np.ones(len(row), dtype=np.int64)
+        times[marks] = [self.image_token_count(*next(sizes)) for _ in marks]
+        where = np.repeat(np.arange(len(row)), times)
+        end = int(times[: marks[-1] + 1].sum()) if len(marks) else 0  # behind the last visual token
+        if longest is not None and len(where) > longest:
             if not cut or end > longest:
                 raise DataError(
-                    f"a prompt has {len(flat)} tokens, {end} of them up to its last picture, and max_length is {longest}",
+                    f"a prompt has {len(where)} tokens, {end} of them up to its last picture, and max_length is {longest}",
                     hint="Raise max_length; pictures are never cut.",
                 )
-            flat = flat[:longest]
-        return flat
+            where = where[:longest]
+        return where
+
+    def encode(self, samples: Sequence[Sample]) -> BatchFeature:
+        """Many samples at once, as a padded batch of tensors.
+
+        Samples that end with a question are prompted for the answer. Samples that end with an answer also give `labels` (B, S):
+        the ids that the assistant says, -100 elsewhere.
+
+        Raises:
+            DataError: a picture that cannot be read, or samples of both kinds.
+        """
+        answered = {s.messages[-1].role == "assistant" for s in samples}
+        if len(answered) != 1:
+            raise DataError("samples with an answer and samples without one cannot share a batch")
+        learn = answered.pop()
+        chats = []
+        for sample in samples:
+            pictures = iter([load_image(p, where=sample.id) for p in sample.images()])
+            chats.append(
+                [
+                    {**m, "content": [{**p, "image": next(pictures)} if p["type"] == "image" else p for p in m["content"]]}
+                    for m in sample.chat()
+                ]
+            )
+        batch = self.apply_chat_template(
+            chats,
+            tokenize=True,
+            return_dict=True,
+            return_tensors="pt",
+            add_generation_prompt=not learn,
+            return_assistant_tokens_mask=learn,
+            processor_kwargs={"padding": True},
+        )
+        if learn:
+            said = torch.as_tensor(batch.pop("assistant_masks")).bool()
+            batch["labels"] = batch["input_ids"].masked_fill(~said, -100)
+        return batch
+
+    def token_map(self, inputs: Mapping[str, Any]) -> TokenMap:
+        """What each position of a batch (B, S) is: the same map that the model keeps, before it runs.
+
+        Control tokens are the tokenizer's; `labels`, where the batch has them, mark the answer.
+        """
+        special = set(self.tokenizer.all_special_ids) - {self.image_token_id, self.tokenizer.pad_token_id}
+        return token_map(
+            torch.as_tensor(inputs["input_ids"]),
+            self.image_token_id,
+            (self.grid[0], self.grid[1]),
+            attention_mask=inputs.get("attention_mask"),
+            special=sorted(special),
+            labels=inputs.get("labels"),
+        )
 
     @property
     def model_input_names(self) -> list[str]:
@@ -200,9 +264,7 @@ class ArgusProcessor(ProcessorMixin):
 def processor_for(model: ArgusModel, tokenizer: PreTrainedTokenizerBase) -> ArgusProcessor:
     """The processor of a composed model: sizes, normalisation and grid are read from its parts."""
     config: ArgusConfig = model.config
-    vision = config.vision_config
-    mean = getattr(vision, "image_mean", None) or (0.48145466, 0.4578275, 0.40821073)  # CLIP's
-    std = getattr(vision, "image_std", None) or (0.26862954, 0.26130258, 0.27577711)
+    mean, std = pixel_statistics(config.vision_config)
     image_processor = ArgusImageProcessor(model.vision_tower.image_size, model.vision_tower.patch_size, config.view, mean, std)
     return ArgusProcessor(image_processor, tokenizer, grid=model.visual_grid())
 

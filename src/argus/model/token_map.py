@@ -46,6 +46,10 @@ class TokenMap:
     def __len__(self) -> int:
         return self.kind.shape[1]
 
+    def join(self, more: TokenMap) -> TokenMap:
+        """The map of a sequence that goes on with `more`."""
+        return TokenMap(*(torch.cat([getattr(self, f.name), getattr(more, f.name)], dim=1) for f in fields(self)))
+
     def slice(self, start: int, stop: int | None = None) -> TokenMap:
         """Positions start..stop, for a chunk of the prefill."""
         return TokenMap(*(getattr(self, f.name)[:, start:stop] for f in fields(self)))
@@ -56,15 +60,39 @@ class TokenMap:
 
     def extend(self, count: int, role: int = ANSWER) -> TokenMap:
         """The map with `count` more text positions."""
-        batch = self.kind.shape[0]
-        fill = {"kind": TEXT, "role": role}
-        return TokenMap(
-            *(
-                torch.cat([value, value.new_full((batch, count), fill.get(f.name, -1))], dim=1)
-                for f in fields(self)
-                for value in (getattr(self, f.name),)
-            )
-        )
+        return self.join(plain(self.kind.new_empty(self.kind.shape[0], count), role))
+
+
+def plain(like: Tensor, role: int = PROMPT) -> TokenMap:
+    """A map of text alone.
+
+    Args:
+        like: (B, S) integers, for shape, type and device.
+    """
+    nothing = torch.full_like(like, -1)
+    return TokenMap(torch.full_like(like, TEXT), nothing, nothing, nothing, nothing, torch.full_like(like, role))
+
+
+def chunk_map(visual: Tensor, grid: tuple[int, int], before: TokenMap | None = None) -> TokenMap:
+    """The map of a part of a sequence whose pictures are one tile of one grid each.
+
+    A part may begin or end inside a picture: chunked prefill cuts anywhere, and each row of a batch is cut elsewhere.
+
+    Args:
+        visual: (B, S) bool, where the part's visual tokens are.
+        grid: rows and columns of visual tokens of every tile.
+        before: the map of what precedes the part.
+    """
+    chunk = plain(visual.long())
+    seen = before.visual.sum(1, keepdim=True) if before is not None else 0  # (B, 1)
+    number = visual.cumsum(1) - 1 + seen  # (B, S) of a visual token among those of its sequence
+    inside = number % (grid[0] * grid[1])
+    chunk.kind = chunk.kind.masked_fill(visual, VISUAL)
+    chunk.image = (number // (grid[0] * grid[1])).masked_fill(~visual, -1)
+    chunk.tile = chunk.tile.masked_fill(visual, 0)
+    chunk.row = (inside // grid[1]).masked_fill(~visual, -1)
+    chunk.column = (inside % grid[1]).masked_fill(~visual, -1)
+    return chunk
 
 
 def token_map(

@@ -1,4 +1,4 @@
-"""Any vision tower of transformers (CLIP, SigLIP, DINOv2, ViT-MAE, ViT) as an encoder.
+"""Any vision tower of transformers (CLIP, SigLIP, DINOv2, ViT-MAE, ViT, ...) as an encoder.
 
 The tower's own modules do the work; this wrapper picks the layer, splits prefix tokens from patches, and reads the attention row
 of the CLS query. That row comes from the selected block's own query and key projections, applied to its input as a hook
@@ -10,28 +10,61 @@ Shapes: pixels (B, 3, H, W) -> tokens (B, N, C), raster order.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from pydantic import ConfigDict, Field
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PretrainedConfig
+from transformers.image_utils import (
+    IMAGENET_DEFAULT_MEAN,
+    IMAGENET_DEFAULT_STD,
+    IMAGENET_STANDARD_MEAN,
+    IMAGENET_STANDARD_STD,
+    OPENAI_CLIP_MEAN,
+    OPENAI_CLIP_STD,
+)
 
-from argus.core.errors import ModelError, UnsupportedError
+from argus.core.errors import ModelError, UnsupportedError, nearest
 from argus.core.registry import Options
 from argus.model.features import VisualFeatures
 
-# Prefix tokens (CLS first, then registers) by model type; SigLIP has none.
-CLS_FAMILIES = (
-    "clip_vision_model",
-    "dinov2",
-    "dinov2_with_registers",
-    "vit",
-    "vit_mae",
-    "deit",
-    "metaclip_2_vision_model",
-)
-PLAIN_FAMILIES = ("siglip_vision_model", "siglip2_vision_model")
+# Prefix tokens in front of the patches by model type, CLS first; registers, where a config has them, come on top.
+PREFIX = {
+    "clip_vision_model": 1,
+    "chinese_clip_vision_model": 1,
+    "dinov2": 1,
+    "dinov2_with_registers": 1,
+    "vit": 1,
+    "vit_mae": 1,
+    "vit_msn": 1,
+    "deit": 2,  # CLS and the distillation token
+    "siglip_vision_model": 0,
+    "aimv2_vision_model": 0,
+    "ijepa": 0,
+}
+
+# Mean and deviation of the pixels that the published weights of a family were trained with.
+CLIP = (OPENAI_CLIP_MEAN, OPENAI_CLIP_STD)
+HALF = (IMAGENET_STANDARD_MEAN, IMAGENET_STANDARD_STD)
+STATISTICS = {
+    "clip_vision_model": CLIP,
+    "chinese_clip_vision_model": CLIP,
+    "aimv2_vision_model": CLIP,
+    "siglip_vision_model": HALF,
+    "vit": HALF,
+}
+
+
+def pixel_statistics(config: PretrainedConfig) -> tuple[Sequence[float], Sequence[float]]:
+    """Mean and deviation per channel that a tower wants its pixels (0..1) normalised with.
+
+    A config's own `image_mean` and `image_std` count; else the family's, which are ImageNet's for DINOv2, MAE, MSN, I-JEPA, DeiT.
+    """
+    if getattr(config, "image_mean", None):
+        return config.image_mean, config.image_std
+    return STATISTICS.get(config.model_type, (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD))
 
 
 class TransformersOptions(Options):
@@ -69,18 +102,15 @@ class TransformersTower(nn.Module):
     def __init__(self, config: PretrainedConfig, feature_layer: int = -2) -> None:
         super().__init__()
         kind = config.model_type
-        if kind not in (*CLS_FAMILIES, *PLAIN_FAMILIES):
-            raise UnsupportedError(
-                f"vision towers of type '{kind}' are not known",
-                hint=f"Known: {', '.join((*CLS_FAMILIES, *PLAIN_FAMILIES))}.",
-            )
+        if kind not in PREFIX:
+            raise UnsupportedError(f"vision towers of type '{kind}' are not known.", hint=nearest(kind, PREFIX))
         if kind == "vit_mae":
             config.mask_ratio = 0.0  # a tower sees the whole picture
         self.config = config
         self.tower = AutoModel.from_config(config)
         self.feature_layer = feature_layer
-        self.has_cls = kind in CLS_FAMILIES
-        self.prefix = (1 + getattr(config, "num_register_tokens", 0)) if self.has_cls else 0
+        self.has_cls = PREFIX[kind] > 0
+        self.prefix = PREFIX[kind] + getattr(config, "num_register_tokens", 0)
         self.hidden_size, self.patch_size = config.hidden_size, config.patch_size
         size = config.image_size
         self.image_size = size if isinstance(size, int) else size[0]
@@ -100,6 +130,10 @@ class TransformersTower(nn.Module):
             raise UnsupportedError(f"a {self.config.model_type} tower has no CLS token, so there is no CLS attention row")
         blocks = self.blocks()
         index = self.feature_layer % (len(blocks) + 1)  # hidden state `index` is the output of block `index - 1`
+        if cls_attention and index == 0:
+            raise UnsupportedError(
+                "feature layer 0 is the patch embeddings: no block made them, so there is no CLS attention row"
+            )
         inputs: list[Tensor] = []
         hook = None
         if cls_attention:
@@ -142,6 +176,11 @@ class TransformersTower(nn.Module):
             if isinstance(module, nn.ModuleList) and len(module) == depth:
                 return module
         raise ModelError(f"no list of {depth} blocks in a {self.config.model_type} tower")
+
+    def unread(self, name: str) -> bool:
+        """Whether a weight of the plain tower plays no part in what it gives: poolers, and norms behind all blocks."""
+        paths = [n for n, m in self.tower.named_modules() if m is self.blocks() or "embeddings" in n.split(".")[-1]]
+        return not any(path and name.startswith(f"{path}.") for path in paths)
 
     def _extra(self, pixels: Tensor) -> dict[str, Any]:
         if self.config.model_type == "vit_mae":
