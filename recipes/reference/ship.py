@@ -37,6 +37,9 @@ def main() -> None:
     arguments = parser.parse_args()
     model, processor = load(str(arguments.model), device="cpu")
     folder = REFERENCE / arguments.name
+    for part in (model.config, *(getattr(model.config, name, None) for name in model.config.sub_configs)):
+        if part is not None:
+            part._name_or_path = ""  # where it was trained is nobody's business
     model.to(torch.bfloat16).save_pretrained(folder)
     processor.save_pretrained(folder)
     shipped, processor = load(str(folder), device="cpu")
@@ -47,7 +50,10 @@ def main() -> None:
     else:
         scores = reading(shipped, processor, arguments.questions)
     found = environment()
-    scores["measured"] = {key: found[key] for key in ("command", "commit", "machine")}
+    command = f"python recipes/reference/ship.py MODEL {arguments.name} --questions {arguments.questions}"
+    scores["measured"] = {"command": command, "commit": found["commit"], "machine": found["machine"]}
+    for file in folder.glob("*.safetensors"):
+        file.chmod(0o644)
     (folder / "scores.json").write_text(json.dumps(scores, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(scores, indent=1))
 
