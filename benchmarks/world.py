@@ -1,6 +1,6 @@
 """Scenes per second and core of every domain, drawn and rendered.
 
-    python benchmarks/world.py
+python benchmarks/world.py
 """
 
 from __future__ import annotations
