@@ -53,7 +53,6 @@ class StageOptions(Options):
     precision: Literal["bf16", "fp32"] = Field("bf16", description="autocast type; weights stay fp32")
     checkpointing: bool = Field(False, description="recompute activations in the backward pass to save memory")
     compile: bool = Field(False, description="torch.compile the towers")
-    packing: int = Field(0, ge=0, description="tokens per packed row; 0 pads instead, in batches of equal length")
     fsdp: bool = Field(False, description="shard with FSDP2; start with torchrun")
     save_every: int = Field(500, ge=1, description="steps between checkpoints")
     log_every: int = Field(20, ge=1, description="steps between log lines")
