@@ -263,7 +263,7 @@ train_stage(model, processor, options(log_every=1), folder, on_step=wait)
 
 
 def launch(folder: Path, slow: float = 0.0, processes: int = 1) -> subprocess.Popen[str]:
-    script = folder.parent / "train.py"
+    script = folder.with_suffix(".py")  # one each: a second launch must not rewrite what the first is reading
     script.write_text(SCRIPT)
     head = (
         [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
