@@ -88,6 +88,32 @@ def test_world_export_writes_what_data_check_reads(argus: Argus, tmp_path: Path)
     assert found["roles"] == {"user": 6, "assistant": 6}
 
 
+def test_world_takes_options_of_the_domain(argus: Argus, tmp_path: Path) -> None:
+    out = tmp_path / "one.jsonl"
+    command = (
+        "world",
+        "export",
+        "documents",
+        "min_words=1",
+        "max_words=1",
+        "text=random",
+        "--count",
+        4,
+        "--size",
+        32,
+        "--out",
+        out,
+    )
+    assert argus(*command).exit_code == 0
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    asked = [m["content"][-1]["text"] for row in rows for m in row["messages"] if m["role"] == "user"]
+    assert asked
+    assert not any("top word" in text for text in asked)  # one word has no top
+    wrong = argus("world", "show", "documents", "max_word=1", "--out", tmp_path / "x.png")
+    assert wrong.exit_code != 0
+    assert "max_words" in wrong.output  # the nearest right name
+
+
 def test_world_audit_shows_priors(argus: Argus) -> None:
     result = argus("world", "audit", "objects", "--scenes", 60)
     assert result.exit_code == 0, result.output

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections import Counter, defaultdict
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -120,3 +121,36 @@ def test_words_of_the_question_do_not_give_the_answer(domain: Domain) -> None:
     for family, gains in scores.items():
         error = np.std(gains) / len(gains) ** 0.5
         assert np.mean(gains) < 0.05 + 3 * error, (family, np.mean(gains), error)
+
+
+def _most_like_the_others(options: tuple[str, ...]) -> str:
+    return max(options, key=lambda o: sum(a == b for other in options if other != o for a, b in zip(o, other, strict=False)))
+
+
+def _middle(options: tuple[str, ...]) -> str:
+    return sorted(options, key=lambda o: (len(o), o))[len(options) // 2]
+
+
+def _closest_to_another(options: tuple[str, ...]) -> str:
+    def distance(option: str) -> float:
+        others = [float(o) for o in options if o != option]
+        return sum(abs(float(option) - o) for o in others)
+
+    return min(options, key=distance) if all(o.isdigit() for o in options) else options[0]
+
+
+@pytest.mark.parametrize("guess", [_most_like_the_others, _middle, _closest_to_another, min, max])
+@pytest.mark.parametrize(("name", "options"), [*((n, {}) for n in NAMES), ("documents", {"text": "random"})])
+def test_a_list_of_options_does_not_show_its_answer(
+    name: str, options: dict[str, str], guess: Callable[[tuple[str, ...]], str]
+) -> None:
+    """Near misses of the answer alone would make it the one in their middle."""
+    domain = build("domain", name, options)
+    gains: dict[str, list[float]] = defaultdict(list)
+    for index in range(500):
+        scene = domain.scene(domain.rng("validation", index))
+        for q in domain.questions(scene, domain.rng("validation", index, 1), 8):
+            if len(q.options) > 2:
+                gains[q.family].append((guess(q.options) == q.answer) - 1 / len(q.options))
+    for family, gain in gains.items():
+        assert np.mean(gain) < 0.03 + 3 * np.std(gain) / len(gain) ** 0.5, (family, np.mean(gain), len(gain))

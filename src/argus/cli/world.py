@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 Split = Annotated[Literal["train", "validation", "test"], typer.Option(help="whose scenes are drawn")]
 Name = Annotated[str, typer.Argument(metavar="DOMAIN", help="a domain, as `argus components list domain` names it")]
 Start = Annotated[int, typer.Option(min=0, help="first scene of the split")]
+Set = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="options of the domain, e.g. max_objects=3")]
 LIMIT = 1.3  # share of the most frequent answer over chance that the world stays below
 
 group = typer.Typer(name="world", no_args_is_help=True, rich_markup_mode=None)
@@ -30,9 +31,16 @@ def about() -> None:
     """Draw, export and audit the procedural world."""
 
 
-@group.command(epilog=examples("argus world show objects", "argus world show charts --size 256 --count 6 --out charts.png"))
+@group.command(
+    epilog=examples(
+        "argus world show objects",
+        "argus world show charts --size 256 --count 6 --out charts.png",
+        "argus world show documents min_height=0.05 text=random --size 384",
+    )
+)
 def show(
     domain: Name,
+    options: Set = None,
     out: Annotated[Path | None, typer.Option(help="the PNG to write; DOMAIN.png by default")] = None,
     size: Annotated[int, typer.Option(min=32, max=1024, help="side of each picture in pixels")] = 192,
     count: Annotated[int, typer.Option(min=1, max=200, help="pictures")] = 12,
@@ -44,7 +52,7 @@ def show(
     from argus.world.sheet import contact_sheet
 
     target = out or Path(f"{domain}.png")
-    sheet = contact_sheet(_domain(domain), target, split=split, start=start, count=count, size=size, questions=questions)
+    sheet = contact_sheet(_domain(domain, options), target, split=split, start=start, count=count, size=size, questions=questions)
     typer.echo(sheet)
 
 
@@ -57,6 +65,7 @@ def show(
 def export(
     domain: Name,
     out: Annotated[Path, typer.Option(help="the file to write; pictures go beside it")],
+    options: Set = None,
     format: Annotated[str | None, typer.Option(help="messages, llava, tsv or parquet; by the file's ending if left out")] = None,
     count: Annotated[int, typer.Option(min=1, help="pictures")] = 100,
     size: Annotated[int, typer.Option(min=32, max=2048, help="side of each picture in pixels")] = 96,
@@ -67,17 +76,18 @@ def export(
     """Write pictures with their questions and answers as a dataset that other tools read."""
     from argus.core.formats import write_samples
     from argus.core.progress import track
-    from argus.world.data import conversation, drawings
+    from argus.world.data import conversation
 
-    _domain(domain)
-    drawn = track(drawings({domain: 1.0}, split, start, count, size=size, questions=questions), "drawing", total=count)
-    written = write_samples((conversation(drawing) for drawing, _ in drawn), out, format)
+    built = _domain(domain, options)
+    drawn = track((built.draw(split, start + i, size, questions) for i in range(count)), "drawing", total=count)
+    written = write_samples((conversation(drawing) for drawing in drawn), out, format)
     typer.echo(f"{out}: {written} samples")
 
 
 @group.command(epilog=examples("argus world audit objects", "argus world audit tables --scenes 10000"))
 def audit(
     domain: Name,
+    options: Set = None,
     scenes: Annotated[int, typer.Option(min=1, help="scenes whose questions are counted")] = 3000,
     split: Split = "test",
 ) -> None:
@@ -85,7 +95,7 @@ def audit(
     from argus.core.errors import ArgusError
     from argus.world.data import priors
 
-    rows = priors(_domain(domain), split, scenes)
+    rows = priors(_domain(domain, options), split, scenes)
     typer.echo(f"{'family':14} {'questions':>9} {'chance':>7} {'most frequent':>14} {'answer':12} ratio")
     for row in rows:
         typer.echo(f"{row.family:14} {row.count:9} {row.chance:7.1%} {row.share:14.1%} {row.answer[:12]:12} {row.ratio:5.2f}")
@@ -97,7 +107,17 @@ def audit(
         raise ArgusError(f"the most frequent answer is {LIMIT} times chance or more in: {', '.join(skewed)}", where=domain)
 
 
-def _domain(name: str) -> Domain:
+def _domain(name: str, options: list[str] | None) -> Domain:
+    """The domain with its `key=value` options, each value read as YAML."""
+    import yaml
+
+    from argus.core.errors import RecipeError
     from argus.core.registry import build
 
-    return build("domain", name)
+    given = {}
+    for option in options or []:
+        key, equals, value = option.partition("=")
+        if not equals:
+            raise RecipeError(f"'{option}' is no KEY=VALUE", hint="For example: max_objects=3")
+        given[key] = yaml.safe_load(value)
+    return build("domain", name, given)

@@ -12,7 +12,7 @@ from itertools import pairwise
 
 import numpy as np
 from PIL import Image, ImageDraw
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from argus.core.registry import Options
 from argus.world.dice import Dice
@@ -33,6 +33,12 @@ class ChartsOptions(Options):
 
     min_marks: int = Field(2, ge=2, le=5, description="fewest bars, points or slices; five different shares fill a pie")
     max_marks: int = Field(4, ge=2, le=5, description="most bars, points or slices")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> ChartsOptions:
+        if self.min_marks > self.max_marks:
+            raise ValueError(f"min_marks ({self.min_marks}) exceeds max_marks ({self.max_marks})")
+        return self
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +62,14 @@ class Charts(Domain):
     Options = ChartsOptions
     options: ChartsOptions
     name = "charts"
-    families = ("kind", "extreme", "value", "compare", "difference", "trend", "colour", "label", "marks", "half")
+    families = ("transcript", "kind", "extreme", "value", "compare", "difference", "trend", "colour", "label", "marks", "half")
 
     def scene(self, rng: np.random.Generator) -> ChartsScene:
         dice = Dice(rng, 48)
-        low, high = sorted((self.options.min_marks, self.options.max_marks))
+        low, high = self.options.min_marks, self.options.max_marks
         kind = KINDS[dice(3)]
-        count = max(low, 3 if kind == "line" and high >= 3 else low) + 0
-        count += dice(high - count + 1)
+        low = max(low, 3) if kind == "line" and high >= 3 else low  # two points cannot do neither
+        count = low + dice(high - low + 1)
         labels = tuple(dice.shuffled(LABELS)[:count])
         values = _shares(count, dice) if kind == "pie" else _levels(kind, count, dice)
         # Gray marks would vanish on gray grounds.
@@ -209,8 +215,10 @@ def _colours(scene: ChartsScene, grid: int) -> np.ndarray:
     else:
         xs = [(b[0] + b[2]) / 2 for b in scene.boxes]
         ys = [(b[1] + b[3]) / 2 for b in scene.boxes]
-        near = np.abs(y - np.interp(x, xs, ys)) < 0.03
-        top[near & (x >= xs[0]) & (x <= xs[-1])] = ids[0]
+        for (x0, y0), (x1, y1) in pairwise(zip(xs, ys, strict=True)):  # distance to the segment, not down to it
+            along = ((x - x0) * (x1 - x0) + (y - y0) * (y1 - y0)) / ((x1 - x0) ** 2 + (y1 - y0) ** 2)
+            along = along.clip(0, 1)
+            top[np.hypot(x - x0 - along * (x1 - x0), y - y0 - along * (y1 - y0)) < 0.02] = ids[0]
     cells = top.reshape(grid, 4, grid, 4).transpose(0, 2, 1, 3).reshape(grid, grid, 16)
     best = np.zeros((grid, grid), dtype=np.int64)
     most = np.full((grid, grid), 0.35 * 16)
@@ -222,6 +230,18 @@ def _colours(scene: ChartsScene, grid: int) -> np.ndarray:
 
 
 # -- questions
+
+
+def _transcript(domain: Charts, scene: ChartsScene, dice: Dice) -> Question | None:
+    if scene.kind == "line":
+        text = dice.pick(("Read the labels of the chart.", "Which labels are on the axis?"))
+        return Question("transcript", text, " ".join(scene.labels), (), scene.boxes, facts=scene.labels)
+    text = dice.pick(("Write down the chart.", "List the parts of the chart."))
+    marks = tuple(
+        f"{label} {colour}" + (f" {value}" if scene.printed else "")
+        for label, colour, value in zip(scene.labels, scene.colours, scene.values, strict=True)
+    )
+    return Question("transcript", text, "; ".join(marks), (), scene.boxes, facts=marks)
 
 
 def _kind(domain: Charts, scene: ChartsScene, dice: Dice) -> Question | None:
@@ -242,7 +262,8 @@ def _value(domain: Charts, scene: ChartsScene, dice: Dice) -> Question | None:
         return None
     index = dice(len(scene.values))
     text = dice.pick((f"What is the value of {scene.labels[index]}?", f"Which number belongs to {scene.labels[index]}?"))
-    options = numbers(scene.values[index], list(scene.values), dice, 4)
+    rival = dice.pick([v for v in scene.values if v != scene.values[index]])
+    options = numbers(scene.values[index], rival, dice, 10, 100, (5, 10, 20))
     return Question("value", text, str(scene.values[index]), options, (scene.boxes[index],))
 
 
@@ -271,12 +292,13 @@ def _difference(domain: Charts, scene: ChartsScene, dice: Dice) -> Question | No
             f"What is the difference of {scene.labels[a]} and {scene.labels[b]}?",
         )
     )
-    others = [answer + d for d in (-20, -15, -10, -5, 5, 10, 15, 20) if answer + d >= 5]
-    return Question("difference", text, str(answer), numbers(answer, others, dice, 4), (scene.boxes[a], scene.boxes[b]))
+    p, q = _levels("bar", len(scene.values), dice)[:2]  # a rival made of two bars drawn like these
+    options = numbers(answer, abs(p - q), dice, 10, 90, (5, 10, 20))
+    return Question("difference", text, str(answer), options, (scene.boxes[a], scene.boxes[b]))
 
 
 def _trend(domain: Charts, scene: ChartsScene, dice: Dice) -> Question | None:
-    if scene.kind != "line":
+    if scene.kind != "line" or domain.options.max_marks < 3:
         return None
     values = list(scene.values)
     answer = "rising" if values == sorted(values) else "falling" if values == sorted(values)[::-1] else "neither"
@@ -305,7 +327,7 @@ def _label(domain: Charts, scene: ChartsScene, dice: Dice) -> Question | None:
 
 
 def _marks(domain: Charts, scene: ChartsScene, dice: Dice) -> Question | None:
-    low, high = sorted((domain.options.min_marks, domain.options.max_marks))
+    low, high = domain.options.min_marks, domain.options.max_marks
     if scene.kind == "line" or low == high:
         return None
     noun = "bars" if scene.kind == "bar" else "slices"
@@ -328,6 +350,7 @@ def _half(domain: Charts, scene: ChartsScene, dice: Dice) -> Question | None:
 
 
 ASK: dict[str, Callable[[Charts, ChartsScene, Dice], Question | None]] = {
+    "transcript": _transcript,
     "kind": _kind,
     "extreme": _extreme,
     "value": _value,

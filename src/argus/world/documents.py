@@ -24,6 +24,7 @@ from argus.world.text import UNIT, WORDS, Line, character_cells, draw_lines, ink
 
 ORDINALS = ("first", "second", "third")
 SIGNS = CHARACTERS[:62]  # letters of both cases and digits
+ALPHABET = tuple(dict.fromkeys(SIGNS.lower()))
 LENGTHS = ("3", "4", "5")
 BY_LENGTH = tuple(tuple(w for w in WORDS if len(w) == int(n)) for n in LENGTHS)
 
@@ -60,7 +61,7 @@ class Documents(Domain):
     Options = DocumentsOptions
     options: DocumentsOptions
     name = "documents"
-    families = ("read", "read_place", "existence", "place", "order", "letter", "length", "locate")
+    families = ("transcript", "read", "read_place", "existence", "place", "order", "letter", "length", "locate")
 
     def scene(self, rng: np.random.Generator) -> DocumentsScene:
         dice = Dice(rng, 48)
@@ -124,28 +125,62 @@ class Documents(Domain):
         self, scene: DocumentsScene, rng: np.random.Generator, count: int, families: tuple[str, ...] = ()
     ) -> list[Question]:
         dice = Dice(rng, 64 * (count + 1))
-        return self.collect(dice, count, families, lambda family: ASK[family](scene, dice))
+        return self.collect(dice, count, families, lambda family: ASK[family](self, scene, dice))
+
+
+def ordinal(number: int) -> str:
+    """1 -> first, 4 -> 4th, 21 -> 21st."""
+    if number <= len(ORDINALS):
+        return ORDINALS[number - 1]
+    ending = "th" if number % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number}{ending}"
 
 
 def _word(line: Line) -> str:
     return line.text.lower()
 
 
-def _among(answer: str, scene: DocumentsScene, dice: Dice) -> tuple[str, ...]:
-    """The answer among six: other words of the scene and words that look like it."""
+def _variants(domain: Documents, word: str, dice: Dice) -> list[str]:
+    """Words that look like this one, itself among them, from a set that does not tell which of them it was made for."""
+    if domain.options.text == "words":
+        return list(lookalikes(word))
+    places = dice.shuffled(range(len(word)))[:2]
+    forms = [word]
+    for at in places:  # two letters at each of two places: four words
+        other = dice.pick([s for s in ALPHABET if s != word[at]])
+        forms += [form[:at] + other + form[at + 1 :] for form in forms]
+    return forms
+
+
+def _among(domain: Documents, answer: str, scene: DocumentsScene, dice: Dice) -> tuple[str, ...]:
+    """The answer among others: words that look like it, and another word of the scene with words that look like that one."""
     others = [_word(line) for line in scene.words if _word(line) != answer]
-    similar = [w for w in lookalikes(answer) if w not in others]
-    return tuple(dice.shuffled([answer, *(others + dice.shuffled(similar))[:5]]))
+    if not others:
+        return tuple(dice.shuffled(_variants(domain, answer, dice)))
+    rival = dice.pick(others)
+    options = [answer, rival]
+    for word in (answer, rival):
+        like = [v for v in dice.shuffled(_variants(domain, word, dice)) if v not in (answer, rival)]
+        options += like[:2]
+    return tuple(dice.shuffled(list(dict.fromkeys(options))))
 
 
-def _read(scene: DocumentsScene, dice: Dice) -> Question | None:
+def _transcript(domain: Documents, scene: DocumentsScene, dice: Dice) -> Question | None:
+    text = dice.pick(("Read all the text.", "Write down every word."))
+    words = [_word(line) for line in scene.words]
+    return Question("transcript", text, " ".join(words), (), tuple(ink(line) for line in scene.words), facts=tuple(words))
+
+
+def _read(domain: Documents, scene: DocumentsScene, dice: Dice) -> Question | None:
     if len(scene.words) != 1:
         return None
     text = dice.pick(("What does the text say?", "Which word is written here?", "Read the word."))
-    return Question("read", text, _word(scene.words[0]), _among(_word(scene.words[0]), scene, dice), (ink(scene.words[0]),))
+    return Question(
+        "read", text, _word(scene.words[0]), _among(domain, _word(scene.words[0]), scene, dice), (ink(scene.words[0]),)
+    )
 
 
-def _read_place(scene: DocumentsScene, dice: Dice) -> Question | None:
+def _read_place(domain: Documents, scene: DocumentsScene, dice: Dice) -> Question | None:
     if len(scene.words) < 2:
         return None
     index = dice(len(scene.words))
@@ -154,12 +189,12 @@ def _read_place(scene: DocumentsScene, dice: Dice) -> Question | None:
     elif index == len(scene.words) - 1:
         text = dice.pick(("What is the bottom word?", "Read the last line."))
     else:
-        text = dice.pick((f"What is the {ORDINALS[index] if index < 3 else f'{index + 1}th'} word?", f"Read line {index + 1}."))
+        text = dice.pick((f"What is the {ordinal(index + 1)} word?", f"Read line {index + 1}."))
     line = scene.words[index]
-    return Question("read_place", text, _word(line), _among(_word(line), scene, dice), (ink(line),))
+    return Question("read_place", text, _word(line), _among(domain, _word(line), scene, dice), (ink(line),))
 
 
-def _existence(scene: DocumentsScene, dice: Dice) -> Question | None:
+def _existence(domain: Documents, scene: DocumentsScene, dice: Dice) -> Question | None:
     here = [_word(line) for line in scene.words]
     yes = dice(2) == 1
     word = dice.pick(here)
@@ -167,14 +202,17 @@ def _existence(scene: DocumentsScene, dice: Dice) -> Question | None:
     if not yes:
         # Half of the absent words look like one that is there.
         trap = dice(2) == 1
-        absent = [w for w in (lookalikes(word) if trap else dice.pick(BY_LENGTH)) if w not in here]
+        candidates = _variants(domain, word, dice) if trap else [domain.word(dice).lower() for _ in range(6)]
+        absent = [w for w in candidates if w not in here]
+        if not absent:
+            return None
         word = dice.pick(absent)
     text = dice.pick((f'Is the word "{word}" there?', f'Does the text contain "{word}"?'))
     boxes = tuple(ink(line) for line in scene.words if _word(line) == word)
     return Question("existence", text, "yes" if yes else "no", ("yes", "no"), boxes, trap=trap)
 
 
-def _place(scene: DocumentsScene, dice: Dice) -> Question | None:
+def _place(domain: Documents, scene: DocumentsScene, dice: Dice) -> Question | None:
     line = dice.pick(scene.words)
     x0, y0, x1, y1 = ink(line)
     centre = (y0 + y1) / 2
@@ -185,7 +223,7 @@ def _place(scene: DocumentsScene, dice: Dice) -> Question | None:
     return Question("place", text, answer, tuple(dice.shuffled(("top", "middle", "bottom"))), ((x0, y0, x1, y1),))
 
 
-def _order(scene: DocumentsScene, dice: Dice) -> Question | None:
+def _order(domain: Documents, scene: DocumentsScene, dice: Dice) -> Question | None:
     if len(scene.words) < 2:
         return None
     a, b = sorted(dice.shuffled(range(len(scene.words)))[:2])
@@ -195,7 +233,7 @@ def _order(scene: DocumentsScene, dice: Dice) -> Question | None:
     return Question("order", text, "yes" if yes else "no", ("yes", "no"), (ink(upper), ink(lower)))
 
 
-def _letter(scene: DocumentsScene, dice: Dice) -> Question | None:
+def _letter(domain: Documents, scene: DocumentsScene, dice: Dice) -> Question | None:
     line = scene.words[0]
     word = _word(line)
     which = dice(4)
@@ -206,27 +244,28 @@ def _letter(scene: DocumentsScene, dice: Dice) -> Question | None:
     place = "word" if len(scene.words) == 1 else "top word"
     others: list[str] = []
     while len(others) < 5:  # letters as frequent at this place as the answer is
-        other = dice.pick(BY_LENGTH[2])[at if which < 3 else -1]
+        other = domain.word(dice).lower()[-1 if which == 3 else min(at, 2)]
         if other != word[at] and other not in others:
             others.append(other)
     text = dice.pick((f"What is the {name} letter of the {place}?", f"Which letter is the {name} one of the {place}?"))
     return Question("letter", text, word[at], tuple(dice.shuffled([word[at], *others])), (ink(line),))
 
 
-def _length(scene: DocumentsScene, dice: Dice) -> Question | None:
+def _length(domain: Documents, scene: DocumentsScene, dice: Dice) -> Question | None:
     line = scene.words[0]
     place = "word" if len(scene.words) == 1 else "top word"
     text = dice.pick((f"How many letters has the {place}?", f"Count the letters of the {place}."))
     return Question("length", text, str(len(line.text)), LENGTHS, (ink(line),))
 
 
-def _locate(scene: DocumentsScene, dice: Dice) -> Question | None:
+def _locate(domain: Documents, scene: DocumentsScene, dice: Dice) -> Question | None:
     line = dice.pick(scene.words)
     text = dice.pick((f'Give the box of the word "{_word(line)}".', f'Locate "{_word(line)}" with a box.'))
     return Question("locate", text, box_text(ink(line)), (), (ink(line),))
 
 
-ASK: dict[str, Callable[[DocumentsScene, Dice], Question | None]] = {
+ASK: dict[str, Callable[[Documents, DocumentsScene, Dice], Question | None]] = {
+    "transcript": _transcript,
     "read": _read,
     "read_place": _read_place,
     "existence": _existence,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, ImageDraw
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from argus.core.registry import Options
 from argus.world.dice import Dice
@@ -28,6 +28,12 @@ class TablesOptions(Options):
     min_rows: int = Field(2, ge=2, le=12, description="fewest rows below the heading")
     max_rows: int = Field(3, ge=2, le=12, description="most rows below the heading")
     columns: int = Field(2, ge=1, le=8, description="most columns of numbers")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> TablesOptions:
+        if self.min_rows > self.max_rows:
+            raise ValueError(f"min_rows ({self.min_rows}) exceeds max_rows ({self.max_rows})")
+        return self
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +55,12 @@ class Tables(Domain):
     Options = TablesOptions
     options: TablesOptions
     name = "tables"
-    families = ("lookup", "inverse", "extreme", "compare", "arithmetic", "rows", "heading")
+    families = ("transcript", "lookup", "inverse", "extreme", "compare", "arithmetic", "rows", "heading")
 
     def scene(self, rng: np.random.Generator) -> TablesScene:
         dice = Dice(rng, 64)
         options = self.options
-        low, high = sorted((options.min_rows, options.max_rows))
+        low, high = options.min_rows, options.max_rows
         count = low + dice(high - low + 1)
         rows = tuple(dice.shuffled(NAMES)[:count])
         headings = tuple(dice.shuffled(HEADINGS)[: 1 + dice(options.columns)])
@@ -128,17 +134,39 @@ class Tables(Domain):
         return ink(scene.lines[width * (row + 1) - 1 + column + 1])
 
 
-def numbers(answer: int, near: list[int], dice: Dice, count: int = 5) -> tuple[str, ...]:
-    """The answer among `count` numbers: others that are shown, then near misses, in random order."""
-    options = [answer]
-    for other in [*dice.shuffled(near), *(answer + d for d in dice.shuffled([-11, -10, -2, -1, 1, 2, 10, 11, 20]))]:
-        if len(options) < count and other >= 0 and other not in options:
-            options.append(other)
-    return tuple(str(n) for n in dice.shuffled(options))
+NEAR = (1, 2, 10, 11)  # how far a near miss lies
 
 
-def _shown(scene: TablesScene) -> list[int]:
-    return sorted({v for row in scene.values for v in row})
+def numbers(answer: int, rival: int, dice: Dice, low: int = 0, high: int = 99, near: tuple[int, ...] = NEAR) -> tuple[str, ...]:
+    """The answer among four numbers: it, a rival, and a near miss of each.
+
+    The rival is drawn as the answer was, and a near miss lies above or below with equal chance, so that the list looks the same
+    whichever of the four is right.
+
+    Args:
+        low, high: what an answer can be; a near miss beyond lies on the other side.
+        near: distances of a near miss.
+    """
+    options = [answer, rival]
+    for number in (answer, rival):
+        for _ in range(8):
+            step = dice.pick(near) * (1 - 2 * dice(2))
+            other = number + step if low <= number + step <= high else number - step
+            if low <= other <= high and other not in options:
+                options.append(other)
+                break
+    return tuple(str(n) for n in dice.shuffled(list(dict.fromkeys(options))))
+
+
+def _transcript(domain: Tables, scene: TablesScene, dice: Dice) -> Question | None:
+    text = dice.pick(("Write down the table.", "Read the whole table."))
+    facts = tuple(
+        f"{name} {heading} {value}"
+        for name, values in zip(scene.rows, scene.values, strict=True)
+        for heading, value in zip(scene.headings, values, strict=True)
+    )
+    rows = "; ".join(f"{name} {' '.join(map(str, row))}" for name, row in zip(scene.rows, scene.values, strict=True))
+    return Question("transcript", text, f"{' '.join(scene.headings)}: {rows}", (), facts=facts)
 
 
 def _lookup(domain: Tables, scene: TablesScene, dice: Dice) -> Question | None:
@@ -151,7 +179,8 @@ def _lookup(domain: Tables, scene: TablesScene, dice: Dice) -> Question | None:
             f"Look up {heading} for {name}.",
         )
     )
-    return Question("lookup", text, str(value), numbers(value, _shown(scene), dice), (domain.cell(scene, r, c),))
+    rival = dice.pick([v for row in scene.values for v in row if v != value])
+    return Question("lookup", text, str(value), numbers(value, rival, dice), (domain.cell(scene, r, c),))
 
 
 def _inverse(domain: Tables, scene: TablesScene, dice: Dice) -> Question | None:
@@ -199,8 +228,9 @@ def _arithmetic(domain: Tables, scene: TablesScene, dice: Dice) -> Question | No
     if max(x, y) > 20:
         return None
     heading = scene.headings[c]
+    p, q = dice.shuffled(range(21))[:2]  # the rival is made of two numbers drawn like these
     if dice(2):
-        answer = x + y
+        answer, rival = x + y, p + q
         text = dice.pick(
             (
                 f"What is the sum of the {heading} of {scene.rows[a]} and {scene.rows[b]}?",
@@ -208,7 +238,7 @@ def _arithmetic(domain: Tables, scene: TablesScene, dice: Dice) -> Question | No
             )
         )
     else:
-        answer = abs(x - y)
+        answer, rival = abs(x - y), abs(p - q)
         text = dice.pick(
             (
                 f"By how much differ {scene.rows[a]} and {scene.rows[b]} in {heading}?",
@@ -216,11 +246,11 @@ def _arithmetic(domain: Tables, scene: TablesScene, dice: Dice) -> Question | No
             )
         )
     boxes = (domain.cell(scene, a, c), domain.cell(scene, b, c))
-    return Question("arithmetic", text, str(answer), numbers(answer, [], dice), boxes)
+    return Question("arithmetic", text, str(answer), numbers(answer, rival, dice), boxes)
 
 
 def _rows(domain: Tables, scene: TablesScene, dice: Dice) -> Question | None:
-    low, high = sorted((domain.options.min_rows, domain.options.max_rows))
+    low, high = domain.options.min_rows, domain.options.max_rows
     if low == high:
         return None
     text = dice.pick(("How many people are in the table?", "How many rows are below the heading?"))
@@ -240,6 +270,7 @@ def _heading(domain: Tables, scene: TablesScene, dice: Dice) -> Question | None:
 
 
 ASK: dict[str, Callable[[Tables, TablesScene, Dice], Question | None]] = {
+    "transcript": _transcript,
     "lookup": _lookup,
     "inverse": _inverse,
     "extreme": _extreme,

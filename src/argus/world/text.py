@@ -122,15 +122,27 @@ def advances(text: str, em: int, face: str) -> tuple[int, ...]:
     return tuple(round(font(face, pixels).getlength(text[:i]) * scale) for i in range(len(text) + 1))
 
 
-@lru_cache(4096)
+@lru_cache(1)
+def _alike() -> dict[str, tuple[str, ...]]:
+    """The lexicon cut into groups of about six words of one length that look alike."""
+    groups: dict[str, tuple[str, ...]] = {}
+    for length in sorted({len(word) for word in WORDS}):
+        free = [word for word in WORDS if len(word) == length]
+        while free:
+            size = -(-len(free) // max(1, len(free) // 6))  # six, or a little more, so that no word stays over
+            first = free[0]
+            nearest = sorted(free, key=lambda other: -sum(a == b for a, b in zip(first, other, strict=True)))[:size]
+            groups.update(dict.fromkeys(nearest, tuple(nearest)))
+            free = [word for word in free if word not in groups]
+    return groups
+
+
 def lookalikes(word: str) -> tuple[str, ...]:
-    """Words of the lexicon of the same length or one off, most similar first."""
+    """The words of the lexicon that look like this one, itself among them.
 
-    def distance(other: str) -> tuple[int, int]:
-        same = sum(a == b for a, b in zip(word, other, strict=False))
-        return (abs(len(word) - len(other)), -same)
-
-    return tuple(sorted((w for w in WORDS if w != word and 3 <= len(w) <= 5), key=distance)[:12])
+    They form a group: each of them has the same lookalikes, so that a list of them does not tell which one it was made for.
+    """
+    return _alike()[word]
 
 
 def paper(dice_value: int, tint: tuple[int, int, int]) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
