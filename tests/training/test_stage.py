@@ -179,6 +179,20 @@ def test_conversation_turns_see_each_other() -> None:
     assert batch["position_ids"][0][real].tolist() == list(range(int(real.sum())))
 
 
+def test_without_pictures_only_the_words_are_learned() -> None:
+    model, processor = tiny()
+    objective = build("objective", "sft", {"pictures": False})
+    objective.bind(model, processor)
+    data = StageData(DataOptions.model_validate(DATA), 100)
+    batch = objective.collate([data[0], data[1]])
+    assert "pixel_values" not in batch
+    assert not (batch["input_ids"] == processor.image_token_id).any()
+    shown = build("objective", "sft", {})
+    shown.bind(model, processor)
+    assert (shown.collate([data[0], data[1]])["labels"] != IGNORE).sum() == (batch["labels"] != IGNORE).sum()
+    assert torch.isfinite(objective.loss(model, batch)[0])
+
+
 def test_a_sample_without_answer_is_refused() -> None:
     model, processor = tiny()
     objective = build("objective", "sft")
@@ -316,6 +330,13 @@ def test_two_processes_give_the_loss_curve_of_one(tmp_path: Path) -> None:
     curves = [[e["loss"] for e in json.loads((tmp_path / n / "result.json").read_text())["log"]] for n in ("one", "two")]
     # Two halves of a batch are averaged with equal weight though their answers may differ by a token or two.
     assert curves[0] == pytest.approx(curves[1], rel=0.02)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="what a machine without GPUs says")
+def test_sharding_is_refused_where_it_would_be_ignored(tmp_path: Path) -> None:
+    model, processor = tiny()
+    with pytest.raises(RecipeError, match="needs GPUs"):
+        train_stage(model, processor, options(fsdp=True), tmp_path)
 
 
 def test_tokenizer_reads_numbers_digit_by_digit() -> None:

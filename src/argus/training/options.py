@@ -53,7 +53,7 @@ class StageOptions(Options):
     precision: Literal["bf16", "fp32"] = Field("bf16", description="autocast type; weights stay fp32")
     checkpointing: bool = Field(False, description="recompute activations in the backward pass to save memory")
     compile: bool = Field(False, description="torch.compile the towers")
-    fsdp: bool = Field(False, description="shard with FSDP2; start with torchrun")
+    fsdp: bool = Field(False, description="shard weights over GPUs with FSDP2; start with torchrun")
     save_every: int = Field(500, ge=1, description="steps between checkpoints")
     log_every: int = Field(20, ge=1, description="steps between log lines")
     workers: int = Field(0, ge=0, le=64, description="processes that draw samples")

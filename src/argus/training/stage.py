@@ -282,6 +282,8 @@ def _arguments(options: StageOptions, folder: Path) -> TrainingArguments:
         raise RecipeError(
             f"batch_size {options.batch_size} cannot be split over {processes} processes x {options.accumulation} accumulation"
         )
+    if options.fsdp and not cuda:
+        raise RecipeError("fsdp needs GPUs: processes on CPUs keep whole weights (DDP)", hint="Leave 'fsdp' out of the stage.")
     schedule = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}[options.schedule]
     return TrainingArguments(
         output_dir=str(folder / "checkpoints"),
@@ -293,7 +295,8 @@ def _arguments(options: StageOptions, folder: Path) -> TrainingArguments:
         lr_scheduler_type=schedule,
         max_grad_norm=options.max_grad_norm,
         bf16=options.precision == "bf16",
-        fsdp={"version": 2, "reshard_after_forward": True} if options.fsdp else None,
+        fsdp=True if options.fsdp else None,
+        fsdp_config={"version": 2, "reshard_after_forward": True} if options.fsdp else None,
         logging_steps=options.log_every,
         save_steps=options.save_every,
         save_total_limit=2,

@@ -30,6 +30,7 @@ from argus.core.errors import UnsupportedError
 from argus.core.registry import Options
 from argus.core.sample import Sample
 from argus.model.dual_encoder import DualEncoder
+from argus.model.encoders.transformers_tower import pixel_statistics
 from argus.model.processor import normalise
 from argus.training.objectives.base import Batch, Item, Objective
 
@@ -54,7 +55,8 @@ class Contrastive(Objective):
         if not isinstance(model, DualEncoder):
             raise UnsupportedError(f"the contrastive objective trains a dual encoder, not a {type(model).__name__}")
         super().bind(model, processor)
-        self.vision = model.config.vision_config
+        self.patch_size = model.vision_tower.patch_size
+        self.statistics = pixel_statistics(model.config.vision_config)
         self.heads = list(model.config.dense_classes)
 
     def collate(self, items: Sequence[Item]) -> Batch:
@@ -62,7 +64,7 @@ class Contrastive(Objective):
             raise UnsupportedError("the contrastive objective reads the world; files have no dense truth")
         drawings = [(d, domain) for d, domain in items]  # type: ignore[misc]
         pixels = np.stack([d.pixels for d, _ in drawings])
-        batch: Batch = {"pixel_values": normalise(pixels, self.vision.image_mean, self.vision.image_std)}
+        batch: Batch = {"pixel_values": normalise(pixels, *self.statistics)}
         if self.options.clip:
             texts = [domain.describe(d.scene) for d, domain in drawings]
             batch.update(
@@ -70,7 +72,7 @@ class Contrastive(Objective):
             )
             batch["same"] = torch.tensor([[a == b for b in texts] for a in texts])
         if self.options.dense:
-            grid = pixels.shape[1] // self.vision.patch_size
+            grid = pixels.shape[1] // self.patch_size
             truth = [domain.dense(d.scene, grid) for d, domain in drawings]
             for head in self.heads:
                 batch[f"dense_{head}"] = torch.from_numpy(np.stack([t[head] for t in truth]))

@@ -12,6 +12,7 @@ Shapes: pixel_values (pictures, 3, H, W), rows (B, S) with the processor's visua
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -35,6 +36,7 @@ class SFTOptions(Options):
         "independent", description="questions of one picture don't see each other, or form one dialogue"
     )
     packing: int = Field(0, ge=0, description="tokens per packed row; 0 pads instead")
+    pictures: bool = Field(True, description="show the pictures; without them a model learns what the questions alone give away")
 
 
 class SFT(Objective):
@@ -113,6 +115,8 @@ class SFT(Objective):
 
     def collate(self, items: Sequence[Item]) -> Batch:
         samples = [item if isinstance(item, Sample) else conversation(item[0]) for item in items]
+        if not self.options.pictures:
+            samples = [blinded(s) for s in samples]
         pictures = [[load_image(p, where=s.id) for p in s.images()] for s in samples]
         flat = [p for group in pictures for p in group]
         pixels = self.processor.image_processor(images=flat, return_tensors="pt").pixel_values if flat else None
@@ -149,6 +153,13 @@ class SFT(Objective):
         loss = F.cross_entropy(logits, labels)
         right = logits.argmax(-1) == labels
         return loss, {"token_accuracy": right.float().mean()}
+
+
+def blinded(sample: Sample) -> Sample:
+    """The sample without its pictures."""
+    return replace(
+        sample, messages=[Message(m.role, [p for p in m.content if not isinstance(p, ImagePart)]) for m in sample.messages]
+    )
 
 
 def _base(model: Any) -> Any:
