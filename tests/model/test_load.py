@@ -22,8 +22,9 @@ from transformers import (
 )
 
 from argus.core.errors import ModelError, RecipeError, UnsupportedError
+from argus.model.dual_encoder import DualEncoder
 from argus.model.load import compose, load, reference_models
-from tests.model.tiny import BODY, TOWERS, tiny, tokenizer
+from tests.model.tiny import BODY, SMALL, TOWERS, tiny, tokenizer
 
 IDS = {"vocab_size": 340, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
 TEXT = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 50}
@@ -251,3 +252,47 @@ def test_a_multimodal_model_is_no_language_model(saved: Path) -> None:
 def test_compose_explains_wrong_parts(spec: dict[str, Any], message: str) -> None:
     with pytest.raises(RecipeError, match=message):
         compose(spec)
+
+
+def test_a_stored_tower_is_read_at_the_layer_that_is_asked_for(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    vision = Dinov2Model(TOWERS["dinov2"]).eval()
+    vision.save_pretrained(tmp_path / "vision")
+    lm, pixels = language(tmp_path / "lm", "llama"), torch.randn(1, 3, 32, 32)
+    with torch.no_grad():
+        expected = vision(pixels, output_hidden_states=True).hidden_states
+        for layer in (-3, -2, 1):
+            stored = {"transformers": {"from": str(tmp_path / "vision"), "feature_layer": layer}}
+            model, processor = compose({"language_model": lm, "encoder": stored})
+            assert torch.equal(model.eval().model.encode_images(pixels).tokens, expected[layer][:, 1:])
+            model.save_pretrained(tmp_path / "made")
+            processor.save_pretrained(tmp_path / "made")
+            again, _ = load(str(tmp_path / "made"))
+            assert torch.equal(again.model.encode_images(pixels).tokens, expected[layer][:, 1:])
+    with pytest.raises(RecipeError, match="give either 'from'"):
+        compose({"language_model": lm, "encoder": {"transformers": {}}})
+    with pytest.raises(RecipeError, match="leave out hidden_size"):
+        compose({"language_model": lm, "encoder": {"transformers": {"from": str(tmp_path / "vision"), "hidden_size": 8}}})
+
+
+def test_a_dual_encoder_takes_any_encoder(tmp_path: Path) -> None:
+    tokenizer().save_pretrained(tmp_path / "words")
+    (tmp_path / "words" / "config.json").write_text(json.dumps({"model_type": "llama"}))
+    save_file({"x": torch.zeros(1)}, tmp_path / "words" / "model.safetensors")
+    vision = Dinov2Model(TOWERS["dinov2"]).eval()
+    vision.save_pretrained(tmp_path / "vision")
+    pixels = torch.randn(2, 3, 32, 32)
+    encoders: list[Any] = [{"vit": {"image_size": 32}}, {"transformers": {**SMALL, "model_type": "siglip_vision_model"}}]
+    for encoder in (*encoders, str(tmp_path / "vision")):
+        spec = {"encoder": encoder, "text_config": {**TEXT, "max_position_embeddings": 16}, "projection_dim": 8}
+        model, _ = compose({"dual_encoder": spec, "tokenizer": str(tmp_path / "words")})
+        out = model.eval()(pixels, torch.ones(2, 4, dtype=torch.long))
+        assert out.image_embeds.shape == out.text_embeds.shape == (2, 8)
+        assert out.dense_logits["colour"].shape[:2] == (2, 16)
+        model.save_pretrained(tmp_path / "dual")
+        again = DualEncoder.from_pretrained(tmp_path / "dual").eval()
+        assert torch.equal(again(pixels).image_embeds, out.image_embeds)
+    with torch.no_grad():
+        expected = vision(pixels, output_hidden_states=True)
+    torch.testing.assert_close(out.features.tokens, expected.hidden_states[-2][:, 1:])  # the stored weights
+    torch.testing.assert_close(out.features.pooled, expected.last_hidden_state[:, 0])

@@ -29,7 +29,7 @@ import argus.model.attention  # noqa: F401  registers "matmul"
 from argus.core.errors import ModelError
 from argus.core.registry import build
 from argus.model.connectors.base import ConnectorContext
-from argus.model.encoders.base import build_tower
+from argus.model.encoders.base import build_tower, nested_config
 from argus.model.encoders.vit import ViTConfig
 from argus.model.features import VisualFeatures
 from argus.model.token_map import ANSWER, PAD, SPECIAL, TokenMap, chunk_map, plain
@@ -39,11 +39,10 @@ class ArgusConfig(PretrainedConfig):
     """Parts of a composed model, by name.
 
     Args:
-        vision_config: a `ViTConfig` or any vision config of transformers.
+        vision_config: config of one of Argus's own towers, or any vision config of transformers.
         text_config: any causal language model's config.
         connector: {name: options} of the connector.
         view: {name: options} of the view.
-        vision_feature_layer: layer read from a transformers tower; a `ViTConfig` carries its own.
         image_token_id: id of the placeholder.
     """
 
@@ -56,27 +55,18 @@ class ArgusConfig(PretrainedConfig):
         text_config: PretrainedConfig | dict[str, Any] | None = None,
         connector: dict[str, dict[str, Any]] | None = None,
         view: dict[str, dict[str, Any]] | None = None,
-        vision_feature_layer: int = -2,
         image_token_id: int = 3,
         **kwargs: Any,
     ) -> None:
-        self.vision_config = _config(vision_config, "argus_vit")
-        self.text_config = _config(text_config, "llama")
+        self.vision_config = nested_config(vision_config, "argus_vit")
+        self.text_config = nested_config(text_config, "llama")
         self.connector = connector or {"mlp": {}}
         self.view = view or {"square": {}}
-        self.vision_feature_layer = vision_feature_layer
         self.image_token_id = image_token_id
         kwargs.setdefault("tie_word_embeddings", self.text_config.tie_word_embeddings)
         for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
             kwargs.setdefault(name, getattr(self.text_config, name, None))
         super().__init__(**kwargs)
-
-
-def _config(given: PretrainedConfig | dict[str, Any] | None, default: str) -> PretrainedConfig:
-    if isinstance(given, PretrainedConfig):
-        return given
-    values = dict(given or {})
-    return AutoConfig.for_model(values.pop("model_type", default), **values)
 
 
 class ArgusPreTrainedModel(PreTrainedModel):
@@ -103,7 +93,7 @@ class ArgusModel(ArgusPreTrainedModel):
 
     def __init__(self, config: ArgusConfig) -> None:
         super().__init__(config)
-        self.vision_tower: Any = build_tower(config.vision_config, config.vision_feature_layer)
+        self.vision_tower: Any = build_tower(config.vision_config)
         name, options = next(iter(config.connector.items()))
         self.multi_modal_projector = build(
             "connector",

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, CLIPTextConfig, PretrainedConfig, PreTrainedModel
 from transformers.models.clip.modeling_clip import CLIPTextModel
 
-from argus.model.encoders.vit import ViT, ViTConfig
+from argus.model.encoders.base import build_tower, nested_config
 from argus.model.features import VisualFeatures
 
 MAX_LOGIT_SCALE = math.log(100.0)  # CLIP, section 2.5
@@ -29,7 +29,7 @@ class DualEncoderConfig(PretrainedConfig):
     """Sizes of a `DualEncoder`.
 
     Args:
-        vision_config: the ViT.
+        vision_config: config of the vision tower; a `ViTConfig` where it names no type.
         text_config: a `CLIPTextConfig`.
         projection_dim: width E of the shared space.
         dense_classes: classes per dense head; no heads when empty.
@@ -37,18 +37,18 @@ class DualEncoderConfig(PretrainedConfig):
     """
 
     model_type = "argus_dual_encoder"
-    sub_configs = {"vision_config": ViTConfig, "text_config": CLIPTextConfig}  # noqa: RUF012
+    sub_configs = {"vision_config": AutoConfig, "text_config": CLIPTextConfig}  # noqa: RUF012
 
     def __init__(
         self,
-        vision_config: ViTConfig | dict[str, Any] | None = None,
+        vision_config: PretrainedConfig | dict[str, Any] | None = None,
         text_config: CLIPTextConfig | dict[str, Any] | None = None,
         projection_dim: int = 128,
         dense_classes: dict[str, int] | None = None,
         logit_scale_init: float = 2.6592,
         **kwargs: Any,
     ) -> None:
-        self.vision_config = vision_config if isinstance(vision_config, ViTConfig) else ViTConfig(**(vision_config or {}))
+        self.vision_config = nested_config(vision_config, "argus_vit")
         self.text_config = text_config if isinstance(text_config, CLIPTextConfig) else CLIPTextConfig(**(text_config or {}))
         self.projection_dim = projection_dim
         self.dense_classes = dict(dense_classes or {})
@@ -81,9 +81,10 @@ class DualEncoder(PreTrainedModel):
 
     def __init__(self, config: DualEncoderConfig) -> None:
         super().__init__(config)
-        self.vision_tower = ViT(config.vision_config)
+        tower: Any = build_tower(config.vision_config)
+        self.vision_tower = tower
         self.text_tower = CLIPTextModel(config.text_config)
-        width = config.vision_config.hidden_size
+        width: int = tower.hidden_size
         self.visual_projection = nn.Linear(width, config.projection_dim, bias=False)
         self.text_projection = nn.Linear(config.text_config.hidden_size, config.projection_dim, bias=False)
         self.logit_scale = nn.Parameter(torch.tensor(config.logit_scale_init))
@@ -116,17 +117,14 @@ class DualEncoder(PreTrainedModel):
     def forward(
         self, pixel_values: Tensor, input_ids: Tensor | None = None, attention_mask: Tensor | None = None
     ) -> DualEncoderOutput:
-        layer = self.config.vision_config.feature_layer
-        final = self.vision_tower(pixel_values, final=True, hidden_states=True)
-        assert final.hidden_states is not None
-        assert final.cls is not None
-        tokens = final.hidden_states[layer][:, 1:]  # (B, N, C) of the layer that a VLM reads
-        seen = self.dense_norm(tokens)
+        features: VisualFeatures = self.vision_tower(pixel_values, pooled=True)
+        assert features.pooled is not None
+        seen = self.dense_norm(features.tokens)  # (B, N, C) of the layer that a VLM reads
         return DualEncoderOutput(
-            image_embeds=nn.functional.normalize(self.visual_projection(final.cls), dim=-1),
+            image_embeds=nn.functional.normalize(self.visual_projection(features.pooled), dim=-1),
             text_embeds=None if input_ids is None else self.encode_text(input_ids, attention_mask),
             dense_logits={name: head(seen) for name, head in self.dense_heads.items()},
-            features=VisualFeatures(tokens=tokens, grid=final.grid, cls=final.hidden_states[layer][:, 0]),
+            features=features,
         )
 
     def similarity(self, output: DualEncoderOutput) -> Tensor:

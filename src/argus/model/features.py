@@ -20,6 +20,7 @@ class VisualFeatures:
             the softmax over all keys, not renormalised. Only when asked for.
         hidden_states: all layers' states (B, P + N, C), embeddings first. Only when asked for.
         feature_maps: (B, C_i, H_i, W_i) per stage, for convolutional encoders.
+        pooled: (B, C) the picture as a whole, behind the last layer, as contrastive training reads it. Only when asked for.
     """
 
     tokens: Tensor
@@ -29,3 +30,4 @@ class VisualFeatures:
     cls_attention: Tensor | None = None
     hidden_states: tuple[Tensor, ...] | None = None
     feature_maps: tuple[Tensor, ...] | None = None
+    pooled: Tensor | None = None

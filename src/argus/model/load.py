@@ -31,9 +31,11 @@ from argus.core.errors import ModelError, RecipeError, UnsupportedError, nearest
 from argus.core.registry import build
 from argus.model.composed import ArgusConfig, ArgusForConditionalGeneration
 from argus.model.dual_encoder import DualEncoder, DualEncoderConfig
+from argus.model.encoders.base import TOWERS, build_tower, register_towers
 from argus.model.encoders.transformers_tower import TransformersTower, pixel_statistics
 
 SHIPPED = "argus/"
+register_towers()
 
 
 def reference_models() -> dict[str, Path]:
@@ -159,7 +161,7 @@ def compose(spec: Mapping[str, Any]) -> tuple[PreTrainedModel, Any]:
       model (its tokenizer comes with it), or {causal_lm, tokenizer} for new weights; `encoder` is a reference to a dual encoder,
       a composed model, or a vision model of transformers (CLIP, SigLIP, DINOv2, ...), or {name: options} for new weights;
       `standardise` is a number of scenes, see `standardise_connector`.
-    - `{dual_encoder: {...}, tokenizer: ...}`: a CLIP-like model with new weights.
+    - `{dual_encoder: {...}, tokenizer: ...}`: a CLIP-like model; its vision tower is `vision_config` or, as above, `encoder`.
     - `{causal_lm: {model_type, ...}, tokenizer: ...}`: a language model with new weights.
 
     `tokenizer` is a reference to a model, or {vocabulary, scenes, domains} to train one on the world.
@@ -210,7 +212,13 @@ def _compose_dual(spec: Mapping[str, Any]) -> tuple[PreTrainedModel, Any]:
     tokenizer = _tokenizer(spec["tokenizer"])
     options = dict(spec["dual_encoder"])
     options["text_config"] = {**options.get("text_config", {}), **_specials(tokenizer)}
-    return DualEncoder(DualEncoderConfig(**{"dense_classes": DENSE_CLASSES, **options})), tokenizer
+    tower = None
+    if "encoder" in options:
+        tower, options["vision_config"] = _encoder(options.pop("encoder"))
+    model = DualEncoder(DualEncoderConfig(**{"dense_classes": DENSE_CLASSES, **options}))
+    if tower is not None:
+        model.vision_tower.load_state_dict(tower.state_dict())
+    return model, tokenizer
 
 
 def _compose_multimodal(spec: Mapping[str, Any]) -> tuple[PreTrainedModel, Any]:
@@ -310,8 +318,7 @@ def _check_words(model: ArgusForConditionalGeneration, language: PreTrainedModel
 def _encoder(spec: Any) -> tuple[nn.Module | None, PretrainedConfig]:
     """A tower with its weights, or none where they are new, and its config."""
     if not isinstance(spec, str):
-        name, options = next(iter(spec.items()))
-        return None, build("encoder", name, options).config()
+        return _named_encoder(*next(iter(spec.items())))
     place = resolve(spec)
     with _reading(spec):
         config = AutoConfig.from_pretrained(place)
@@ -320,6 +327,8 @@ def _encoder(spec: Any) -> tuple[nn.Module | None, PretrainedConfig]:
         return tower, tower.config
     if isinstance(config, ArgusConfig):
         return load(spec, device="cpu")[0].model.vision_tower, config.vision_config
+    if config.model_type in TOWERS:
+        return _weights(AutoModel, spec, place, dtype=torch.float32), config
     vision = getattr(config, "vision_config", config)
     tower = TransformersTower(vision)
     tower.tower = _weights(AutoModel, spec, place, config=vision, dtype=torch.float32, tail=tower.unread)
@@ -328,6 +337,22 @@ def _encoder(spec: Any) -> tuple[nn.Module | None, PretrainedConfig]:
         if stored.get("do_normalize", True) and "image_mean" in stored:
             vision.image_mean, vision.image_std = stored["image_mean"], stored["image_std"]
     return tower, vision
+
+
+def _named_encoder(name: str, options: Any) -> tuple[nn.Module | None, PretrainedConfig]:
+    """An encoder of the registry. One that is made of others takes their weights, where they have any."""
+    made = build("encoder", name, options)
+    inner = [_encoder(part) for part in getattr(made, "parts", ())]
+    config = made.config(*(config for _, config in inner))
+    if all(tower is None for tower, _ in inner):
+        return None, config
+    if len(inner) == 1 and inner[0][1] is config:  # the stored model itself, read at another layer
+        return inner[0][0], config
+    whole: Any = build_tower(config)
+    for slot, (tower, _) in zip(whole.towers, inner, strict=True):
+        if tower is not None:
+            slot.load_state_dict(tower.state_dict())
+    return whole, config
 
 
 def _part(spec: Any) -> dict[str, dict[str, Any]]:

@@ -15,4 +15,7 @@ COMPONENTS = (
         "argus.model.encoders.transformers_tower:TransformersEncoder",
         "any vision tower of transformers (CLIP, SigLIP, DINOv2, MAE)",
     ),
+    Component(
+        "encoder", "s2", "argus.model.encoders.s2:S2Encoder", "one encoder at several scales, joined on the channels", paper="s2"
+    ),
 )

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from importlib import import_module
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
-from transformers import PretrainedConfig
+from transformers import AutoConfig, PretrainedConfig
 
 from argus.model.features import VisualFeatures
+
+# Argus's own towers by the model type of their config; all other types are towers of transformers.
+TOWERS = {
+    "argus_vit": "argus.model.encoders.vit:ViT",
+    "argus_s2": "argus.model.encoders.s2:S2",
+}
 
 
 @runtime_checkable
@@ -25,14 +32,32 @@ class Encoder(Protocol):
     image_size: int
     has_cls: bool
 
-    def __call__(self, pixel_values: Tensor, *, cls_attention: bool = False, hidden_states: bool = False) -> VisualFeatures:
+    def __call__(
+        self, pixel_values: Tensor, *, cls_attention: bool = False, hidden_states: bool = False, pooled: bool = False
+    ) -> VisualFeatures:
         """Encode tiles (B, 3, H, W)."""
         ...
 
 
-def build_tower(config: PretrainedConfig, feature_layer: int = -2) -> nn.Module:
-    """The tower for a vision config: Argus's own ViT, or a tower of transformers."""
-    from argus.model.encoders.transformers_tower import TransformersTower
-    from argus.model.encoders.vit import ViT, ViTConfig
+def build_tower(config: PretrainedConfig) -> nn.Module:
+    """The tower for a vision config: one of Argus's own, or a tower of transformers."""
+    target = TOWERS.get(config.model_type, "argus.model.encoders.transformers_tower:TransformersTower")
+    module, _, name = target.partition(":")
+    return getattr(import_module(module), name)(config)
 
-    return ViT(config) if isinstance(config, ViTConfig) else TransformersTower(config, feature_layer)
+
+def register_towers() -> None:
+    """Let transformers' Auto classes know Argus's own towers."""
+    for target in TOWERS.values():
+        import_module(target.partition(":")[0])
+
+
+def nested_config(given: PretrainedConfig | dict[str, Any] | None, default: str) -> PretrainedConfig:
+    """The config of a part, which a saved config holds as a mapping; `default` is the type of one that names none."""
+    if isinstance(given, PretrainedConfig):
+        return given
+    values = dict(given or {})
+    kind = values.pop("model_type", default)
+    if kind in TOWERS:
+        import_module(TOWERS[kind].partition(":")[0])
+    return AutoConfig.for_model(kind, **values)

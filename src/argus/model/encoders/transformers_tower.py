@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PretrainedConfig
 from transformers.image_utils import (
@@ -68,38 +68,55 @@ def pixel_statistics(config: PretrainedConfig) -> tuple[Sequence[float], Sequenc
 
 
 class TransformersOptions(Options):
-    """A vision config of transformers, by type; all further keys are its own."""
+    """A stored vision model (`from`), or a config by type; all further keys are that config's own."""
 
-    model_config = ConfigDict(extra="allow", frozen=True)
+    model_config = ConfigDict(extra="allow", frozen=True, populate_by_name=True)
 
-    model_type: str = Field(description="model type of transformers, e.g. clip_vision_model")
+    reference: str | None = Field(None, alias="from", description="vision model to take with its weights: a folder or hub name")
+    model_type: str | None = Field(None, description="type of transformers for new weights, e.g. clip_vision_model")
+    feature_layer: int = Field(-2, description="layer whose states are the tokens; -2, the next to last, is LLaVA's choice")
+
+    @model_validator(mode="after")
+    def _one(self) -> TransformersOptions:
+        if (self.reference is None) == (self.model_type is None):
+            raise ValueError("give either 'from' (a stored model) or 'model_type' (new weights)")
+        if self.reference is not None and self.model_extra:
+            raise ValueError(f"a stored model has its sizes already; leave out {', '.join(self.model_extra)}")
+        return self
 
 
 class TransformersEncoder:
-    """The registry's entry: options -> the config of a tower."""
+    """The registry's entry: options -> the config of a tower.
+
+    Attributes:
+        parts: the stored model, if the options name one.
+    """
 
     Options = TransformersOptions
 
     def __init__(self, options: TransformersOptions) -> None:
         self.options = options
+        self.parts = [options.reference] if options.reference else []
 
-    def config(self) -> PretrainedConfig:
+    def config(self, *stored: PretrainedConfig) -> PretrainedConfig:
         """Config of the tower."""
-        return AutoConfig.for_model(**self.options.model_dump())
+        config = stored[0] if stored else AutoConfig.for_model(**self.options.model_dump(exclude={"reference", "feature_layer"}))
+        config.feature_layer = self.options.feature_layer
+        return config
 
 
 class TransformersTower(nn.Module):
     """Wraps a vision model of transformers.
 
     Args:
-        config: its vision config.
-        feature_layer: index into the hidden states; -2, the next to last, is LLaVA's choice.
+        config: its vision config. `feature_layer` in it is an index into the hidden states; -2, the next to last and LLaVA's
+            choice, where it has none.
 
     Raises:
         UnsupportedError: a family whose token layout is not known here.
     """
 
-    def __init__(self, config: PretrainedConfig, feature_layer: int = -2) -> None:
+    def __init__(self, config: PretrainedConfig) -> None:
         super().__init__()
         kind = config.model_type
         if kind not in PREFIX:
@@ -108,20 +125,23 @@ class TransformersTower(nn.Module):
             config.mask_ratio = 0.0  # a tower sees the whole picture
         self.config = config
         self.tower = AutoModel.from_config(config)
-        self.feature_layer = feature_layer
+        self.feature_layer = getattr(config, "feature_layer", -2)
         self.has_cls = PREFIX[kind] > 0
         self.prefix = PREFIX[kind] + getattr(config, "num_register_tokens", 0)
         self.hidden_size, self.patch_size = config.hidden_size, config.patch_size
         size = config.image_size
         self.image_size = size if isinstance(size, int) else size[0]
 
-    def forward(self, pixel_values: Tensor, *, cls_attention: bool = False, hidden_states: bool = False) -> VisualFeatures:
+    def forward(
+        self, pixel_values: Tensor, *, cls_attention: bool = False, hidden_states: bool = False, pooled: bool = False
+    ) -> VisualFeatures:
         """Encode tiles.
 
         Args:
             pixel_values: (B, 3, H, W), normalised as the tower was trained.
             cls_attention: also give the CLS query's row of the block that made the tokens.
             hidden_states: also give every layer's states.
+            pooled: also give the last layer's CLS token, or the mean of its patches where there is none.
 
         Raises:
             UnsupportedError: the row was asked of a tower without CLS.
@@ -162,6 +182,7 @@ class TransformersTower(nn.Module):
             prefix=state[:, : self.prefix] if self.prefix else None,
             cls_attention=row,
             hidden_states=tuple(states) if hidden_states else None,
+            pooled=self._pooled(output.last_hidden_state) if pooled else None,
         )
 
     @property
@@ -176,6 +197,9 @@ class TransformersTower(nn.Module):
             if isinstance(module, nn.ModuleList) and len(module) == depth:
                 return module
         raise ModelError(f"no list of {depth} blocks in a {self.config.model_type} tower")
+
+    def _pooled(self, last: Tensor) -> Tensor:
+        return last[:, 0] if self.has_cls else last[:, self.prefix :].mean(1)
 
     def unread(self, name: str) -> bool:
         """Whether a weight of the plain tower plays no part in what it gives: poolers, and norms behind all blocks."""

@@ -174,7 +174,7 @@ class ViT(PreTrainedModel):
         return torch.cat([self.position[:, :1], table.flatten(2).transpose(1, 2)], dim=1)
 
     def forward(
-        self, pixel_values: Tensor, *, cls_attention: bool = False, hidden_states: bool = False, final: bool = False
+        self, pixel_values: Tensor, *, cls_attention: bool = False, hidden_states: bool = False, pooled: bool = False
     ) -> VisualFeatures:
         """Encode tiles.
 
@@ -182,22 +182,22 @@ class ViT(PreTrainedModel):
             pixel_values: (B, 3, H, W), normalised with the config's mean and std; H and W are multiples of the patch size.
             cls_attention: also give the CLS query's attention row of the block that made the tokens.
             hidden_states: also give the states of every layer.
-            final: give the last layer after the final norm instead of `config.feature_layer` (contrastive training).
+            pooled: also give the last layer's CLS token behind the final norm.
         """
         x = self.patch_embed(pixel_values.to(self.patch_embed.weight.dtype))  # (B, C, gh, gw)
         grid = (x.shape[2], x.shape[3])
         x = x.flatten(2).transpose(1, 2)  # (B, N, C)
         x = torch.cat([self.cls_token.expand(len(x), -1, -1).to(x.dtype), x], dim=1) + self.positions(grid)
         depth = len(self.blocks)
-        selected = depth if final else self.config.feature_layer % (depth + 1)
+        selected = self.config.feature_layer % (depth + 1)
         states, row = [x], None
         for index, block in enumerate(self.blocks, start=1):
-            if index > selected and not hidden_states:
+            if index > selected and not (hidden_states or pooled):
                 break
             if cls_attention and index == selected:
                 row = cast(Block, block).cls_row(states[-1])
             states.append(block(states[-1]))
-        out = self.norm(states[selected]) if final else states[selected]
+        out = states[selected]
         return VisualFeatures(
             tokens=out[:, 1:],
             grid=grid,
@@ -205,6 +205,7 @@ class ViT(PreTrainedModel):
             prefix=out[:, :1],
             cls_attention=row,
             hidden_states=tuple(states) if hidden_states else None,
+            pooled=self.norm(states[-1][:, 0]) if pooled else None,
         )
 
 
