@@ -18,4 +18,11 @@ COMPONENTS = (
     Component(
         "encoder", "s2", "argus.model.encoders.s2:S2Encoder", "one encoder at several scales, joined on the channels", paper="s2"
     ),
+    Component(
+        "encoder",
+        "vitamin",
+        "argus.model.encoders.vitamin:ViTaminEncoder",
+        "convolution stages, then a ViT with gated MLPs at stride 16",
+        paper="vitamin",
+    ),
 )

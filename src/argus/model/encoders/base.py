@@ -14,6 +14,7 @@ from argus.model.features import VisualFeatures
 TOWERS = {
     "argus_vit": "argus.model.encoders.vit:ViT",
     "argus_s2": "argus.model.encoders.s2:S2",
+    "argus_vitamin": "argus.model.encoders.vitamin:ViTamin",
 }
 
 

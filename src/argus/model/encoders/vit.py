@@ -95,18 +95,20 @@ class ViTEncoder:
         return ViTConfig(**self.options.model_dump())
 
 
-class Block(nn.Module):
-    """One pre-norm block. Attention is written as two matmuls: on CPUs their backward pass is faster than the fused one."""
+class AttentionBlock(nn.Module):
+    """The attention half of a pre-norm block. It is written as two matmuls: on CPUs their backward pass is faster than the fused one.
 
-    def __init__(self, config: ViTConfig) -> None:
+    Args:
+        width, heads: width C of the tokens; heads of width C / heads.
+        eps: of the norm.
+    """
+
+    def __init__(self, width: int, heads: int, eps: float) -> None:
         super().__init__()
-        self.heads = config.num_attention_heads
-        self.norm1 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.qkv = nn.Linear(config.hidden_size, 3 * config.hidden_size)
-        self.proj = nn.Linear(config.hidden_size, config.hidden_size)
-        self.norm2 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
-        self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
+        self.heads = heads
+        self.norm1 = nn.LayerNorm(width, eps=eps)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
 
     def _heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         batch, length, _ = x.shape
@@ -114,20 +116,34 @@ class Block(nn.Module):
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # (B, h, S, d)
         return q, k, v
 
-    def forward(self, x: Tensor) -> Tensor:
+    def attend(self, x: Tensor) -> Tensor:
+        """What attention adds to the tokens (B, S, C)."""
         q, k, v = self._heads(x)
         if x.is_cuda:
             out = F.scaled_dot_product_attention(q, k, v)
         else:
             out = (q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5).softmax(-1) @ v
-        x = x + self.proj(out.transpose(1, 2).flatten(2))
-        return x + self.fc2(F.gelu(self.fc1(self.norm2(x))))
+        return self.proj(out.transpose(1, 2).flatten(2))
 
     def cls_row(self, x: Tensor) -> Tensor:
         """Attention of the CLS query on the patches for this block's input `x` (B, 1 + N, C): (B, heads, N)."""
         q, k, _ = self._heads(x)
         row = (q[:, :, :1] @ k.transpose(-1, -2) * q.shape[-1] ** -0.5).softmax(-1)  # (B, h, 1, 1 + N)
         return row[:, :, 0, 1:]
+
+
+class Block(AttentionBlock):
+    """One pre-norm block."""
+
+    def __init__(self, config: ViTConfig) -> None:
+        super().__init__(config.hidden_size, config.num_attention_heads, config.layer_norm_eps)
+        self.norm2 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.attend(x)
+        return x + self.fc2(F.gelu(self.fc1(self.norm2(x))))
 
 
 class ViT(PreTrainedModel):
