@@ -58,8 +58,8 @@ class Argus(Anatomy):
     def encoder_attention(self) -> nn.Module:
         tower = self.vision_tower
         if not isinstance(tower, TransformersTower):
-            what = "no attention but that of its CLS token" if self.has_cls else "neither a CLS token nor an attention map to score by"
-            raise UnsupportedError(f"the encoder {type(tower).__name__} gives {what}.")
+            none = "no attention but that of its CLS token" if self.has_cls else "neither a CLS token nor any other attention"
+            raise UnsupportedError(f"the encoder {type(tower).__name__} gives {none}.")
         blocks = tower.blocks()
         return attention_of(blocks[tower.feature_layer % (len(blocks) + 1) - 1])
 

@@ -96,7 +96,7 @@ class ViTEncoder:
 
 
 class AttentionBlock(nn.Module):
-    """The attention half of a pre-norm block. It is written as two matmuls: on CPUs their backward pass is faster than the fused one.
+    """The attention half of a pre-norm block, as two matmuls: on CPUs their backward pass is faster than the fused one.
 
     Args:
         width, heads: width C of the tokens; heads of width C / heads.
