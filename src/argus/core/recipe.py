@@ -63,6 +63,9 @@ class Variant(BaseModel):
     attach: dict[str, dict[str, Any]] = Field(default_factory=dict, description="technique -> its options")
     train: list[str] = Field(default_factory=list, description="stages, in order")
     model: dict[str, Any] = Field(default_factory=dict, description="changes to the model line")
+    ask: dict[str, Any] = Field(
+        default_factory=dict, description="changes to every evaluation: another scenario, instruction or inferencer"
+    )
     seed: int | None = Field(None, description="seed of new weights")
 
     @field_validator("attach", mode="before")

@@ -95,16 +95,22 @@ def evaluate(
         records,
         records.done_ids(),
     )
-    instruction: Instruction = build("instruction", *named(options.instruction))
-    run.ask([instruction], blind=False)
+    instructions = build_instructions(options)
+    run.ask(instructions, blind=False)
     if options.blind:
-        run.ask([instruction, build("instruction", "blind")], blind=True)
+        run.ask([*instructions, build("instruction", "blind")], blind=True)
     return summarise(records.records(), run.metrics, options.examples)
 
 
 def build_metrics(options: EvaluationOptions) -> dict[str, AnswerMetric | CostMetric]:
     """The metrics an evaluation names, by name."""
     return {named(m)[0]: build("metric", *named(m)) for m in options.metrics}
+
+
+def build_instructions(options: EvaluationOptions) -> list[Instruction]:
+    """The instructions an evaluation names, in the order in which they rewrite a question."""
+    given = options.instruction if isinstance(options.instruction, list) else [options.instruction]
+    return [build("instruction", *named(one)) for one in given]
 
 
 @dataclass(slots=True)
@@ -160,12 +166,11 @@ class _Run:
         for id_, reason in group.errors.items():
             self.write(_record(Sample(id_, []), group.id, blind, error=reason))
         images: list[Any] = []
-        shown = group.samples[0].images() if group.samples else []
         for sample in group.samples:
             try:
                 sample = reduce(lambda s, instruction: instruction.apply(s), instructions, sample)
                 if not images and sample.images():
-                    images = [load_image(i, where=sample.id) for i in shown]
+                    images = [load_image(i, where=sample.id) for i in sample.images()]
             except (ArgusError, OSError, ValueError) as error:
                 self.write(_record(sample, group.id, blind, error=f"{type(error).__name__}: {error}"))
                 continue
@@ -236,6 +241,7 @@ def _record(sample: Sample, group: str, blind: bool, **found: Any) -> dict[str, 
         "family": str(sample.metadata.get("family", "other")),
         "domain": str(sample.metadata.get("domain", "other")),
         "picture": str(sample.metadata.get("picture", group)),
+        "item": sample.metadata.get("item"),
         "question": sample.messages[-1].text() if sample.messages else None,
         "options": sample.options,
         "target": sample.target,

@@ -22,7 +22,9 @@ class EvaluationOptions(Options):
     """One evaluation: a scenario asked through an instruction, answered by an inferencer, scored by metrics."""
 
     scenario: Named = Field(description="what is asked: `world/<domain>`, `file`, or {name: {options}}")
-    instruction: Named = Field("plain", description="how it is asked: a name, or {name: {options}}")
+    instruction: Named | list[Named] = Field(
+        "plain", description="how it is asked: a name, or {name: {options}}, or several that rewrite a question in turn"
+    )
     inferencer: Named = Field("likelihood", description="how the answer is read: a name, or {name: {options}}")
     metrics: list[Named] = Field(["accuracy"], min_length=1, description="what is measured")
     samples: int | None = Field(2000, ge=1, description="questions to ask; null for all that a finite scenario has")

@@ -14,6 +14,7 @@ from typing import Any
 
 from argus.core.errors import ModelError
 from argus.evaluation.inferencers.base import Question
+from argus.model.processor import CHAT_TEMPLATE
 
 
 @dataclass(slots=True)
@@ -38,10 +39,16 @@ class Prompter:
         self.processor = processor
         self.tokenizer = getattr(processor, "tokenizer", processor)
         self.image_token: str | None = getattr(processor, "image_token", None)
+        # A language model that never met a chat has no template; it is asked the way composed models are.
+        self.template: str | None = None if getattr(processor, "chat_template", None) else CHAT_TEMPLATE
 
     def text(self, question: Question) -> str:
         """The prompt as text, one placeholder per picture, ready for the model's turn."""
-        return self.processor.apply_chat_template(question.sample.chat(), tokenize=False, add_generation_prompt=True)
+        return self._render(question.sample.chat(), add_generation_prompt=True)
+
+    def _render(self, chat: list[dict[str, Any]], **how: Any) -> str:
+        template = {"chat_template": self.template} if self.template else {}
+        return self.processor.apply_chat_template(chat, tokenize=False, **template, **how)
 
     def prompts(self, questions: Sequence[Question], options: bool) -> list[Prompt]:
         """All questions in tokens; with their candidate answers if `options`."""
@@ -74,7 +81,7 @@ class Prompter:
         """Prompt and answer as text, cut behind the answer: templates differ in what they put there."""
         option = option.strip()
         turn = {"role": "assistant", "content": [{"type": "text", "text": option}]}
-        text = self.processor.apply_chat_template([*question.sample.chat(), turn], tokenize=False)
+        text = self._render([*question.sample.chat(), turn])
         return text[: text.rindex(option) + len(option)]
 
     def _tokenise(self, texts: list[str], heads: list[str]) -> list[list[int]]:

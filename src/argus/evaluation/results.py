@@ -21,8 +21,8 @@ class EvaluationResult:
 
     Args:
         measurements: metric -> group -> number. Groups are `all`, each question family, each domain if there are
-        several,
-            `blind` (asked without pictures), and a cost metric's own parts.
+        several, `blind` (asked without pictures), `item` (where several questions form one: the least of their values, so
+        that all must be right), and a cost metric's own parts.
         chance: group -> expected accuracy of a blind guess.
         asked: questions that the scenario gave.
         answered: questions that were answered.
@@ -74,6 +74,7 @@ def summarise(records: Iterable[Mapping[str, Any]], metrics: Metrics, examples: 
     asked = answered = seed = 0
     seconds = 0.0
     domains: set[str] = set()
+    items: dict[tuple[str, str, str], float] = {}  # metric, item, cluster -> the least of its questions' values
     for record in records:
         if record["kind"] == "seed":
             seed = record["seed"]
@@ -97,6 +98,9 @@ def summarise(records: Iterable[Mapping[str, Any]], metrics: Metrics, examples: 
                 for group in groups:
                     values[metric, group].append(value)
                     clusters[metric, group].append(record["group"])
+                if record.get("item") and not blind:
+                    key = metric, record["item"], record["group"]
+                    items[key] = min(value, items.get(key, value))
             if not blind:
                 for group in groups:
                     guesses[group].append(1 / len(record["options"]) if record["options"] else 0.0)
@@ -104,6 +108,9 @@ def summarise(records: Iterable[Mapping[str, Any]], metrics: Metrics, examples: 
                 heappush(shown, (-crc32(record["id"].encode()), answered, dict(record)))
                 if len(shown) > examples:
                     heappop(shown)
+    for (metric, _, cluster), value in items.items():
+        values[metric, "item"].append(value)
+        clusters[metric, "item"].append(cluster)
     drop = {f"domain {d}" for d in domains} if len(domains) < 2 else set()
     measurements: dict[str, dict[str, Measurement]] = {name: {} for name in metrics}
     for (metric, group), row in values.items():

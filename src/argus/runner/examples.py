@@ -12,9 +12,9 @@ from PIL import Image
 
 from argus.core.errors import ArgusError
 from argus.core.images import load_image
-from argus.core.registry import build
+from argus.evaluation.engine import build_instructions
 from argus.evaluation.inferencers.base import Question
-from argus.evaluation.options import EvaluationOptions, named
+from argus.evaluation.options import EvaluationOptions
 from argus.evaluation.scenarios.base import build_scenario
 from argus.methods.attach import Attachment
 from argus.report.overlay import lit
@@ -27,11 +27,11 @@ SIDE = 288  # pixels of a shown picture's longer side, at least
 
 def candidates(options: EvaluationOptions, seed: int) -> Iterator[Question]:
     """The first question of each of the first pictures, as the evaluation asks it; what cannot be read is left out."""
-    instruction = build("instruction", *named(options.instruction))
+    instructions = build_instructions(options)
     groups = build_scenario(options).groups(options.samples, seed)
     for group in islice(groups, CANDIDATES * options.examples):
         try:
-            sample = reduce(lambda s, i: i.apply(s), [instruction], group.samples[0]) if group.samples else None
+            sample = reduce(lambda s, i: i.apply(s), instructions, group.samples[0]) if group.samples else None
             images = [load_image(image) for image in sample.images()] if sample else []
         except ArgusError:
             continue  # it has a record with the reason

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ from argus.core import claims
 from argus.core.errors import ArgusError, RecipeError, nearest
 from argus.core.recipe import ModelSpec, Recipe, Source, load_recipe
 from argus.core.registry import build, validation_text
-from argus.evaluation.engine import build_metrics
+from argus.evaluation.engine import build_instructions, build_metrics
 from argus.evaluation.metrics.base import CostMetric
 from argus.evaluation.options import EvaluationOptions, named
 from argus.evaluation.scenarios.base import build_scenario
@@ -35,6 +35,7 @@ class Plan:
         models: variant -> its model line.
         stages: stage -> its options.
         evaluations: name in claims (`objects`, `objects_2`) -> options.
+        asked: (variant, evaluation) -> options, where a variant is asked otherwise.
         better: metric -> `higher` or `lower`.
     """
 
@@ -42,12 +43,17 @@ class Plan:
     models: dict[str, ModelSpec]
     stages: dict[str, StageOptions]
     evaluations: dict[str, EvaluationOptions]
+    asked: dict[tuple[str, str], EvaluationOptions]
     better: dict[str, str]
 
     @property
     def recipe(self) -> Recipe:
         """The recipe, overrides applied."""
         return self.source.recipe
+
+    def options(self, variant: str, evaluation: str) -> EvaluationOptions:
+        """How a variant is asked in an evaluation."""
+        return self.asked.get((variant, evaluation), self.evaluations[evaluation])
 
     def base(self, variant: str) -> str:
         """What a variant stands on - model, seed, stages; equal for variants that can share one loaded model."""
@@ -78,7 +84,7 @@ def plan(recipe: str | Path, overrides: Sequence[str] = (), *, quick: bool = Fal
         for technique, options in variant.attach.items():
             with _at(source, "variants", name, "attach", technique):
                 build("reducer", technique, options)
-    made = Plan(source, models, stages, evaluations, better)
+    made = Plan(source, models, stages, evaluations, _asked_otherwise(source, evaluations), better)
     _check_claims(made)
     return made
 
@@ -108,6 +114,35 @@ def _stage(source: Source, name: str) -> StageOptions:
     return options
 
 
+ASKABLE = ("scenario", "instruction", "inferencer")
+
+
+def _asked_otherwise(source: Source, evaluations: Mapping[str, EvaluationOptions]) -> dict[tuple[str, str], EvaluationOptions]:
+    """The evaluations of variants that are asked otherwise. They must be asked about the same items, or nothing is compared."""
+    found = {}
+    for variant, changes in source.recipe.variants.items():
+        for key in changes.ask:
+            if key not in ASKABLE:
+                raise RecipeError(
+                    f"a variant can be asked by another {', '.join(ASKABLE)}, not by another '{key}'.",
+                    where=source.where(("variants", variant, "ask", key)),
+                    hint=nearest(key, ASKABLE),
+                )
+        for name, options in evaluations.items() if changes.ask else ():
+            merged = {**options.model_dump(), **changes.ask}
+            found[variant, name] = cast(EvaluationOptions, source.check(EvaluationOptions, merged, ("variants", variant, "ask")))
+            with _at(source, "variants", variant, "ask"):
+                _buildable(found[variant, name])
+    return found
+
+
+def _buildable(options: EvaluationOptions) -> None:
+    """Every part of an evaluation is there and its options are right."""
+    build_scenario(options)
+    build_instructions(options)
+    build("inferencer", *named(options.inferencer))
+
+
 def _evaluations(source: Source) -> tuple[dict[str, EvaluationOptions], dict[str, str]]:
     found: dict[str, EvaluationOptions] = {}
     better: dict[str, str] = {}
@@ -115,9 +150,10 @@ def _evaluations(source: Source) -> tuple[dict[str, EvaluationOptions], dict[str
         options = cast(EvaluationOptions, source.check(EvaluationOptions, data, ("evaluate", index)))
         with _at(source, "evaluate", index, "scenario"):
             build_scenario(options)
-        for part in ("instruction", "inferencer"):
-            with _at(source, "evaluate", index, part):
-                build(part, *named(getattr(options, part)))
+        with _at(source, "evaluate", index, "instruction"):
+            build_instructions(options)
+        with _at(source, "evaluate", index, "inferencer"):
+            build("inferencer", *named(options.inferencer))
         with _at(source, "evaluate", index, "metrics"):
             metrics = build_metrics(options)
         for name, metric in metrics.items():
@@ -175,8 +211,9 @@ def title(options: EvaluationOptions) -> str:
 
 
 def _asked(options: EvaluationOptions) -> tuple[tuple[str, str, str], ...]:
+    given = options.instruction if isinstance(options.instruction, list) else [options.instruction]
     return (
-        ("instruction", named(options.instruction)[0], "plain"),
+        ("instruction", " + ".join(named(one)[0] for one in given), "plain"),
         ("inferencer", named(options.inferencer)[0], "likelihood"),
     )
 

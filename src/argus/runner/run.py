@@ -107,8 +107,8 @@ def _carry_out(made: Plan, opened: Run, command: str, quick: bool) -> Summary:
     for variant, changes in made.recipe.variants.items():
         if changes.train and not all(_stage_done(made, opened, variant, stage) for stage in changes.train):
             held.take(variant)
-        for name, options in made.evaluations.items():
-            results[name][variant], views[name][variant] = _evaluate(held, opened, variant, name, options)
+        for name in made.evaluations:
+            results[name][variant], views[name][variant] = _evaluate(held, opened, variant, name, made.options(variant, name))
         for stage in changes.train:
             if stage_folder(made, opened, variant, stage) == opened.stage_folder(variant, stage):
                 trained.append(_trained(opened, variant, stage))
@@ -226,6 +226,7 @@ def _changes(variant: Variant) -> tuple[str, str]:
     """What a variant adds - its techniques, or its stages - and every change in words."""
     attached = [f"{name} ({_options(options)})" if options else name for name, options in variant.attach.items()]
     changed = [f"{key}: {_short(value)}" for key, value in variant.model.items()]
+    changed += [f"{key} {_short(value)}" for key, value in variant.ask.items()]
     if variant.seed is not None:
         changed.append(f"seed {variant.seed}")
     trained = [f"trained: {', '.join(variant.train)}"] if variant.train else []

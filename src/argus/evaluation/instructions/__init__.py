@@ -11,4 +11,6 @@ COMPONENTS = (
         "the question with lettered options",
     ),
     Component("instruction", "blind", "argus.evaluation.instructions.blind:Blind", "the question without its picture"),
+    Component("instruction", "leading", "argus.evaluation.instructions.leading:Leading", "a wrong answer named first"),
+    Component("instruction", "pool", "argus.evaluation.instructions.pool:Pool", "one of several wordings of the question"),
 )

@@ -10,7 +10,7 @@ from typing import ClassVar
 from argus.core import registry
 from argus.core.registry import build
 from argus.core.sample import Sample
-from argus.evaluation.options import EvaluationOptions, named
+from argus.evaluation.options import EvaluationOptions, Named, named
 
 
 @dataclass(slots=True)
@@ -49,6 +49,11 @@ class Scenario(ABC):
 
 def build_scenario(options: EvaluationOptions) -> Scenario:
     """The scenario an evaluation names; `world/objects` means the component `world` with `domain: objects`."""
-    name, given = named(options.scenario)
+    return scenario_of(options.scenario)
+
+
+def scenario_of(given_name: Named) -> Scenario:
+    """The scenario of a recipe's line, `world/objects` or {name: {options}}."""
+    name, given = named(given_name)
     name, slash, domain = name.partition("/")
     return build("scenario", name, {"domain": domain, **given} if slash else given)
