@@ -344,6 +344,13 @@ def _named_encoder(name: str, options: Any) -> tuple[nn.Module | None, Pretraine
     made = build("encoder", name, options)
     inner = [_encoder(part) for part in getattr(made, "parts", ())]
     config = made.config(*(config for _, config in inner))
+    stored = made.weights() if hasattr(made, "weights") else None
+    if stored is not None:
+        found: Any = build_tower(config)
+        missing, unexpected = found.load_state_dict(stored, strict=False)
+        if missing or unexpected:
+            raise ModelError(f"encoder '{name}': weights missing {missing[:3]}, not known {unexpected[:3]}")
+        return found, config
     if all(tower is None for tower, _ in inner):
         return None, config
     if len(inner) == 1 and inner[0][1] is config:  # the stored model itself, read at another layer

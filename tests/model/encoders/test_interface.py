@@ -12,6 +12,7 @@ from argus.core.errors import UnsupportedError
 from argus.model.composed import ArgusConfig, ArgusForConditionalGeneration
 from argus.model.dual_encoder import DualEncoder, DualEncoderConfig
 from argus.model.encoders.base import TOWERS, Encoder, build_tower
+from argus.model.encoders.fastvit_hd import FastViTHDConfig
 from argus.model.encoders.s2 import S2Config
 from argus.model.encoders.vitamin import ViTaminConfig
 from argus.model.processor import normalise
@@ -20,10 +21,12 @@ from tests.model import tiny as small
 from tests.model.test_load import TEXT
 
 VITAMIN = {"conv_widths": (8, 16), "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 64}
+FASTVIT = {"depths": (1, 1, 1), "widths": (16, 32, 64), "attention_stages": 1, "image_size": 32}
 CONFIGS: dict[str, PretrainedConfig] = {
     "argus_vit": small.TOWERS["vit"],
     "argus_s2": S2Config(small.TOWERS["vit"].to_dict()),
     "argus_vitamin": ViTaminConfig(**VITAMIN),
+    "argus_fastvit_hd": FastViTHDConfig(**FASTVIT),
 }
 
 

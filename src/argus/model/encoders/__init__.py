@@ -25,4 +25,11 @@ COMPONENTS = (
         "convolution stages, then a ViT with gated MLPs at stride 16",
         paper="vitamin",
     ),
+    Component(
+        "encoder",
+        "fastvit_hd",
+        "argus.model.encoders.fastvit_hd:FastViTHDEncoder",
+        "five stages to stride 64, re-parameterised for use: few tokens, fast",
+        paper="fastvlm",
+    ),
 )

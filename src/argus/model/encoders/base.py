@@ -15,6 +15,7 @@ TOWERS = {
     "argus_vit": "argus.model.encoders.vit:ViT",
     "argus_s2": "argus.model.encoders.s2:S2",
     "argus_vitamin": "argus.model.encoders.vitamin:ViTamin",
+    "argus_fastvit_hd": "argus.model.encoders.fastvit_hd:FastViTHD",
 }
 
 

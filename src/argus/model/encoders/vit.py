@@ -101,13 +101,14 @@ class AttentionBlock(nn.Module):
     Args:
         width, heads: width C of the tokens; heads of width C / heads.
         eps: of the norm.
+        bias: whether queries, keys and values have one.
     """
 
-    def __init__(self, width: int, heads: int, eps: float) -> None:
+    def __init__(self, width: int, heads: int, eps: float, bias: bool = True) -> None:
         super().__init__()
         self.heads = heads
         self.norm1 = nn.LayerNorm(width, eps=eps)
-        self.qkv = nn.Linear(width, 3 * width)
+        self.qkv = nn.Linear(width, 3 * width, bias=bias)
         self.proj = nn.Linear(width, width)
 
     def _heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -30,7 +30,6 @@ from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from argus.core.errors import UnsupportedError
 from argus.core.registry import Options
-from argus.model.encoders.channel_norm import ChannelNorm
 from argus.model.encoders.vit import AttentionBlock
 from argus.model.features import VisualFeatures
 
@@ -112,6 +111,13 @@ class ViTaminEncoder:
         names = ("conv_widths", "hidden_size", "num_hidden_layers", "num_attention_heads")
         sizes = dict(zip(names, VARIANTS[self.options.variant], strict=True))
         return ViTaminConfig(**{**sizes, **self.options.model_dump(exclude={"variant"}, exclude_none=True)})
+
+
+class ChannelNorm(nn.LayerNorm):
+    """Layer norm of each pixel's channels: (B, C, H, W) -> (B, C, H, W)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
 class MBConv(nn.Module):

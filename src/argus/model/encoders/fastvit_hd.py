@@ -1,0 +1,350 @@
+"""FastViTHD: five stages down to stride 64, so that large pictures give few tokens in little time.
+
+FastVLM: Efficient Vision Encoding for Vision Language Models (arXiv 2412.13303), on FastViT (arXiv 2303.14189). Convolutions do
+the work where the maps are large, attention where they are small; the branches that help training are folded away after it.
+
+    stem     RepConv 3x3/2, depthwise 3x3/2, 1x1, each with GELU                                    stride 4
+    between  GELU(RepConv depthwise 7x7/2 + 3x3/2, twice the channels), GELU(RepConv 1x1)           strides 8, 16, 32, 64
+    mixer    x = x + s (RepConv_dw3x3(x) - BN(x)) ;  x = x + s' FFN(x)                              stages 1 to 3
+    attend   x = x + dw7x7(x) once ;  x = x + s Attn(LN(x)) ;  x = x + s' FFN(x)                    stages 4 and 5
+    FFN      conv1x1(GELU(conv1x1_{4 C}(BN(dw7x7(x)))))
+    out      GELU(SE(RepConv depthwise 3x3 to twice the channels))
+
+Shapes: pixels (B, 3, H, W) -> tokens (B, N, 2 C_5) in raster order with N = (H / 64) (W / 64): 256 tokens of width 3072 at
+1024 px. No CLS, no position table: any multiple of 64 works. `feature_maps` are the stages' outputs.
+
+Depths, widths, the 1e-5 that layer scales start from, heads of 32 and the squeeze to 1/16 are those of the published code, as
+are the missing small branch in the stem and the unfused norm of the FFN. The paper's plain FastViT with features of all stages
+is `multi_scale`: earlier maps, pooled by means or by a depthwise convolution of kernel = stride (which the paper leaves open),
+stand behind the output's channels. `reparameterise()` folds the branches; published weights are in that form, and
+`published_weights` reads them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import Field, model_validator
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
+
+from argus.core.errors import ModelError, UnsupportedError
+from argus.core.registry import Options
+from argus.model.encoders.fastvit_names import published_weights
+from argus.model.encoders.reparameterised import RepConv, convolution, folded, unit_kernel
+from argus.model.encoders.vit import AttentionBlock
+from argus.model.features import VisualFeatures
+
+MultiScale = Literal["none", "average", "depthwise"]
+
+# depths, widths
+VARIANTS: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
+    "tiny": ((1, 1, 2, 2, 1), (16, 32, 64, 128, 256)),  # Argus's own, for CPUs
+    "HD": ((2, 12, 24, 4, 2), (96, 192, 384, 768, 1536)),
+}
+HEAD_WIDTH, SCALE_INIT, EXPANSION, SQUEEZE = 32, 1e-5, 2, 16
+
+
+class FastViTHDOptions(Options):
+    """A published size, or one's own."""
+
+    variant: Literal["tiny", "HD"] = Field("tiny", description="size; what is given below replaces parts of it")
+    depths: tuple[int, ...] | None = Field(None, min_length=2, description="blocks per stage; the stride is 2 ** (stages + 1)")
+    widths: tuple[int, ...] | None = Field(None, min_length=2, description="channels per stage")
+    attention_stages: int = Field(2, ge=0, description="stages, counted from the last, whose blocks attend; widths in 32s there")
+    image_size: int = Field(256, ge=8, description="side of the pictures in pixels, a multiple of the stride; published: 1024")
+    multi_scale: MultiScale = Field("none", description="add the earlier stages' maps, pooled by means or by convolution")
+    checkpoint: str | None = Field(None, description="folder of a published LLaVA-FastViTHD model whose encoder is taken")
+
+    @model_validator(mode="after")
+    def _fits(self) -> FastViTHDOptions:
+        depths, widths = self.depths or VARIANTS[self.variant][0], self.widths or VARIANTS[self.variant][1]
+        if len(depths) != len(widths) or self.attention_stages > len(depths):
+            raise ValueError(f"{len(depths)} depths, {len(widths)} widths, {self.attention_stages} attention stages do not match")
+        if any(w % HEAD_WIDTH for w in widths[len(widths) - self.attention_stages :]):
+            raise ValueError(f"stages that attend need widths that are multiples of {HEAD_WIDTH}")
+        if any(after % before for before, after in pairwise(widths)):
+            raise ValueError("each width must be a multiple of the one before")
+        if self.image_size % 2 ** (len(depths) + 1):
+            raise ValueError(f"image_size must be a multiple of the stride {2 ** (len(depths) + 1)}")
+        return self
+
+
+class FastViTHDConfig(PretrainedConfig):
+    """Sizes of a `FastViTHD`.
+
+    Args:
+        depths, widths, attention_stages, image_size, multi_scale: see `FastViTHDOptions`.
+        fused: whether the branches are folded.
+        image_mean, image_std: pixel normalisation; none, as for the published weights.
+    """
+
+    model_type = "argus_fastvit_hd"
+
+    def __init__(
+        self,
+        depths: Sequence[int] = VARIANTS["tiny"][0],
+        widths: Sequence[int] = VARIANTS["tiny"][1],
+        attention_stages: int = 2,
+        image_size: int = 256,
+        multi_scale: MultiScale = "none",
+        fused: bool = False,
+        image_mean: tuple[float, ...] = (0.0, 0.0, 0.0),
+        image_std: tuple[float, ...] = (1.0, 1.0, 1.0),
+        **kwargs: Any,
+    ) -> None:
+        self.depths, self.widths, self.attention_stages = list(depths), list(widths), attention_stages
+        self.image_size, self.multi_scale, self.fused = image_size, multi_scale, fused
+        self.image_mean, self.image_std = list(image_mean), list(image_std)
+        super().__init__(**kwargs)
+
+
+class FastViTHDEncoder:
+    """The registry's entry: options -> the config of a FastViTHD, and weights where they are stored."""
+
+    Options = FastViTHDOptions
+
+    def __init__(self, options: FastViTHDOptions) -> None:
+        self.options = options
+
+    def config(self) -> FastViTHDConfig:
+        """Config of the tower."""
+        sizes = dict(zip(("depths", "widths"), VARIANTS[self.options.variant], strict=True))
+        given = self.options.model_dump(exclude={"variant", "checkpoint"}, exclude_none=True)
+        return FastViTHDConfig(**{**sizes, **given}, fused=self.options.checkpoint is not None)
+
+    def weights(self) -> dict[str, Tensor] | None:
+        """Weights of the checkpoint, if one is named.
+
+        Raises:
+            ModelError: the folder has no safetensors.
+        """
+        if self.options.checkpoint is None:
+            return None
+        files = sorted(Path(self.options.checkpoint).expanduser().glob("*.safetensors"))
+        if not files:
+            raise ModelError("no .safetensors file", where=self.options.checkpoint)
+        stored: dict[str, Tensor] = {}
+        for file in files:
+            stored.update(load_file(file))
+        return published_weights(stored, len(self.config().widths), self.options.attention_stages)
+
+
+class RepMixer(nn.Module):
+    """x + s (RepConv(x) - BN(x)), all depthwise: one depthwise 3x3 convolution when fused."""
+
+    def __init__(self, width: int, fused: bool) -> None:
+        super().__init__()
+        self.fused = nn.Conv2d(width, width, 3, 1, 1, groups=width) if fused else None
+        if not fused:
+            self.conv, self.norm = RepConv(width, width, 3, groups=width, small=1), nn.BatchNorm2d(width)
+            self.scale = nn.Parameter(torch.full((width, 1, 1), SCALE_INIT))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.fused is not None:
+            return self.fused(x)
+        return x + self.scale * (self.conv(x) - self.norm(x))
+
+    def reparameterise(self) -> None:
+        """Become one convolution; does nothing where it is one."""
+        if self.fused is not None:
+            return
+        width = len(self.scale)
+        unit = unit_kernel(width, width, 3, self.scale)
+        (kernel, bias), (same, shift) = self.conv.kernel_and_bias(), folded(unit, self.norm)
+        scale = self.scale.double()
+        self.fused = convolution(
+            unit + scale[..., None] * (kernel - same), scale.flatten() * (bias - shift), 1, width, self.scale
+        )
+        del self.conv, self.norm, self.scale
+
+
+class Position(nn.Module):
+    """Conditional position encoding x + dw7x7(x): one depthwise 7x7 convolution when fused."""
+
+    def __init__(self, width: int, fused: bool) -> None:
+        super().__init__()
+        conv = nn.Conv2d(width, width, 7, 1, 3, groups=width)
+        self.conv: nn.Conv2d | None = None if fused else conv
+        self.fused: nn.Conv2d | None = conv if fused else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fused(x) if self.fused is not None else x + self.conv(x)  # type: ignore[misc]
+
+    def reparameterise(self) -> None:
+        """Become one convolution; does nothing where it is one."""
+        if self.conv is None:
+            return
+        width, weight, bias = self.conv.out_channels, self.conv.weight, self.conv.bias
+        assert bias is not None
+        kernel = unit_kernel(width, width, 7, weight) + weight.double()
+        self.conv, self.fused = None, convolution(kernel, bias, 1, width, weight)
+
+
+class ConvFFN(nn.Module):
+    """Depthwise 7x7, norm, and a two-layer MLP per pixel."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.depthwise = nn.Conv2d(width, width, 7, 1, 3, groups=width, bias=False)
+        self.norm = nn.BatchNorm2d(width)
+        self.fc1, self.fc2 = nn.Conv2d(width, 4 * width, 1), nn.Conv2d(4 * width, width, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(F.gelu(self.fc1(self.norm(self.depthwise(x)))))
+
+
+class MixerBlock(nn.Module):
+    """RepMixer and FFN."""
+
+    def __init__(self, width: int, fused: bool) -> None:
+        super().__init__()
+        self.mixer, self.ffn = RepMixer(width, fused), ConvFFN(width)
+        self.scale = nn.Parameter(torch.full((width, 1, 1), SCALE_INIT))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.mixer(x)
+        return x + self.scale * self.ffn(x)
+
+
+class MapAttentionBlock(AttentionBlock):
+    """Attention over all positions of a map, and FFN."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width, width // HEAD_WIDTH, eps=1e-5, bias=False)
+        self.ffn = ConvFFN(width)
+        self.scale1 = nn.Parameter(torch.full((width, 1, 1), SCALE_INIT))
+        self.scale2 = nn.Parameter(torch.full((width, 1, 1), SCALE_INIT))
+
+    def forward(self, x: Tensor) -> Tensor:
+        seen = self.attend(x.flatten(2).transpose(1, 2))  # (B, H W, C)
+        x = x + self.scale1 * seen.transpose(1, 2).unflatten(2, x.shape[2:])
+        return x + self.scale2 * self.ffn(x)
+
+
+class Stage(nn.Module):
+    """Downsampling (but for the first stage), position (where blocks attend), blocks."""
+
+    def __init__(self, before: int | None, width: int, depth: int, attends: bool, fused: bool) -> None:
+        super().__init__()
+        self.down = nn.ModuleList()
+        if before is not None:
+            self.down.append(RepConv(before, width, 7, 2, before, small=3, fused=fused))
+            self.down.append(RepConv(width, width, 1, fused=fused))
+        self.position = Position(width, fused) if attends else nn.Identity()
+        self.blocks = nn.Sequential(*(MapAttentionBlock(width) if attends else MixerBlock(width, fused) for _ in range(depth)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for conv in self.down:
+            x = F.gelu(conv(x))
+        return self.blocks(self.position(x))
+
+
+class SqueezeExcite(nn.Module):
+    """Channels weighed by what the whole map holds."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.reduce, self.expand = nn.Conv2d(width, width // SQUEEZE, 1), nn.Conv2d(width // SQUEEZE, width, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.expand(F.relu(self.reduce(x.mean((2, 3), keepdim=True)))).sigmoid()
+
+
+class FastViTHD(PreTrainedModel):
+    """Pixels (B, 3, H, W) -> `VisualFeatures`."""
+
+    config_class = FastViTHDConfig
+    main_input_name = "pixel_values"
+    base_model_prefix = "fastvit"
+    _no_split_modules = ["MixerBlock", "MapAttentionBlock"]  # noqa: RUF012
+
+    def __init__(self, config: FastViTHDConfig) -> None:
+        super().__init__(config)
+        widths, fused, first = config.widths, config.fused, config.widths[0]
+        self.stem = nn.ModuleList(
+            [
+                RepConv(3, first, 3, 2, fused=fused),
+                RepConv(first, first, 3, 2, first, fused=fused),
+                RepConv(first, first, 1, fused=fused),
+            ]
+        )
+        mixers = len(widths) - config.attention_stages
+        self.stages = nn.ModuleList(
+            Stage(widths[i - 1] if i else None, width, config.depths[i], i >= mixers, fused) for i, width in enumerate(widths)
+        )
+        out = EXPANSION * widths[-1]
+        self.expand = RepConv(widths[-1], out, 3, groups=widths[-1], small=1, fused=fused)
+        self.squeeze = SqueezeExcite(out)
+        steps = [2 ** (len(widths) - 1 - i) for i in range(len(widths) - 1)]  # strides from each earlier stage to the last
+        pools: dict[str, list[nn.Module]] = {
+            "none": [],
+            "average": [nn.AvgPool2d(step) for step in steps],
+            "depthwise": [nn.Conv2d(w, w, s, s, groups=w, bias=False) for w, s in zip(widths, steps, strict=False)],
+        }
+        self.pools = nn.ModuleList(pools[config.multi_scale])
+        self.hidden_size = out + (sum(widths[:-1]) if self.pools else 0)
+        self.patch_size, self.image_size, self.has_cls = 2 ** (len(widths) + 1), config.image_size, False
+        self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, nn.Linear):
+            nn.init.trunc_normal_(module.weight, std=0.02)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, ConvFFN):
+            for conv in (module.depthwise, module.fc1, module.fc2):
+                nn.init.trunc_normal_(conv.weight, std=0.02)
+                if conv.bias is not None:
+                    nn.init.zeros_(conv.bias)
+
+    @torch.no_grad()
+    def reparameterise(self) -> None:
+        """Fold the branches into single convolutions, in place: the same function of the pixels in evaluation mode."""
+        for module in self.modules():
+            if isinstance(module, RepConv | RepMixer | Position):
+                module.reparameterise()
+        self.config.fused = True
+
+    def forward(
+        self, pixel_values: Tensor, *, cls_attention: bool = False, hidden_states: bool = False, pooled: bool = False
+    ) -> VisualFeatures:
+        """Encode tiles.
+
+        Args:
+            pixel_values: (B, 3, H, W) in 0..1; H and W are multiples of the stride.
+            cls_attention: refused; there is no CLS token.
+            hidden_states: has no effect; stages are of different sizes, and given as `feature_maps`.
+            pooled: also give the mean of the tokens.
+        """
+        if cls_attention:
+            raise UnsupportedError("a FastViTHD has no CLS token, so there is no CLS attention row")
+        if pixel_values.shape[2] % self.patch_size or pixel_values.shape[3] % self.patch_size:
+            size = tuple(pixel_values.shape[2:])
+            raise UnsupportedError(f"this FastViTHD reads sides that are multiples of {self.patch_size} px, not {size}")
+        x = pixel_values.to(next(self.parameters()).dtype)
+        for conv in self.stem:
+            x = F.gelu(conv(x))  # (B, C_1, H / 4, W / 4)
+        maps = []
+        for stage in self.stages:
+            x = stage(x)
+            maps.append(x)
+        x = F.gelu(self.squeeze(self.expand(x)))  # (B, 2 C_5, H / 64, W / 64)
+        x = torch.cat([x, *(pool(early) for pool, early in zip(self.pools, maps, strict=False))], 1)
+        tokens = x.flatten(2).transpose(1, 2)  # (B, N, C)
+        return VisualFeatures(
+            tokens=tokens,
+            grid=(x.shape[2], x.shape[3]),
+            feature_maps=tuple(maps),
+            pooled=tokens.mean(1) if pooled else None,
+        )
+
+
+AutoConfig.register("argus_fastvit_hd", FastViTHDConfig, exist_ok=True)
+AutoModel.register(FastViTHDConfig, FastViTHD, exist_ok=True)
