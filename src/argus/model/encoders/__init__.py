@@ -32,4 +32,11 @@ COMPONENTS = (
         "five stages to stride 64, re-parameterised for use: few tokens, fast",
         paper="fastvlm",
     ),
+    Component(
+        "encoder",
+        "comm",
+        "argus.model.encoders.comm:CommEncoder",
+        "many layers of two encoders, merged with learned weights",
+        paper="comm",
+    ),
 )

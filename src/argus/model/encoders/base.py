@@ -16,6 +16,7 @@ TOWERS = {
     "argus_s2": "argus.model.encoders.s2:S2",
     "argus_vitamin": "argus.model.encoders.vitamin:ViTamin",
     "argus_fastvit_hd": "argus.model.encoders.fastvit_hd:FastViTHD",
+    "argus_comm": "argus.model.encoders.comm:Comm",
 }
 
 

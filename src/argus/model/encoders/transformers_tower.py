@@ -167,10 +167,10 @@ class TransformersTower(nn.Module):
             if hook is not None:
                 hook.remove()
         states = output.hidden_states
+        if self.config.model_type == "vit_mae":  # it shuffles patches even unmasked
+            states = [self._unshuffled(state, output.ids_restore) for state in states]
         state = states[index]
         tokens = state[:, self.prefix :]
-        if self.config.model_type == "vit_mae":
-            tokens = tokens.gather(1, output.ids_restore[..., None].expand_as(tokens))  # it shuffles patches even unmasked
         rows, columns = (s // self.patch_size for s in pixel_values.shape[-2:])
         row = self._row(attention, inputs[0]) if cls_attention else None
         if row is not None and self.config.model_type == "vit_mae":
@@ -197,6 +197,11 @@ class TransformersTower(nn.Module):
             if isinstance(module, nn.ModuleList) and len(module) == depth:
                 return module
         raise ModelError(f"no list of {depth} blocks in a {self.config.model_type} tower")
+
+    def _unshuffled(self, state: Tensor, restore: Tensor) -> Tensor:
+        patches = state[:, self.prefix :]
+        patches = patches.gather(1, restore[..., None].expand_as(patches))
+        return torch.cat([state[:, : self.prefix], patches], 1)
 
     def _pooled(self, last: Tensor) -> Tensor:
         return last[:, 0] if self.has_cls else last[:, self.prefix :].mean(1)
