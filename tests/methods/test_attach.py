@@ -49,7 +49,7 @@ def single(inputs: dict[str, Tensor], item: int, family: str, pictures: list[int
 
 def renumbered(reducer: str) -> set[int]:
     """Layers in front of which a reducer renumbers survivors by default."""
-    return {0} if reducer in ("fastervlm", "random") else set()
+    return {0} if reducer in ("fastervlm", "fopru", "random") else set()
 
 
 def greedy(model: Any, inputs: dict[str, Tensor], steps: int) -> tuple[list[int], list[Tensor]]:

@@ -65,3 +65,12 @@ def test_fingerprints_tell_pictures_apart() -> None:
     swapped = pixels.flip(-1)
     assert fingerprint(pixels) == fingerprint(pixels.clone())
     assert len({int(fingerprint(p)) for p in (pixels, swapped, pixels.bfloat16(), pixels + 1)}) == 4
+
+
+def test_rows_are_drawn_whole(models: dict[str, Any]) -> None:
+    """2 of 6 rows, other ones for another seed."""
+    draws = [kept(models["llava"], llava_inputs([1], [4]), keep=1 / 3, unit="row", seed=seed)[0] for seed in range(8)]
+    rows = [sorted({cell // 6 for cell in draw}) for draw in draws]
+    assert draws == [[6 * r + c for r in two for c in range(6)] for two in rows]
+    assert all(len(two) == 2 for two in rows)
+    assert len({tuple(two) for two in rows}) > 3

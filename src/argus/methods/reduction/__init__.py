@@ -22,6 +22,13 @@ COMPONENTS = (
     ),
     Component(
         "reducer",
+        "fopru",
+        "argus.methods.reduction.fopru:FoPru",
+        "keep the patches or whole rows of patches that the vision encoder attends to, before the language model",
+        "fopru",
+    ),
+    Component(
+        "reducer",
         "random",
         "argus.methods.reduction.random:Random",
         "keep visual tokens by lot, the same for a picture whatever else is in the batch",

@@ -2,18 +2,19 @@
 
 Each picture (tile, frame) keeps a uniformly drawn set of round(keep * N) of its N tokens. The draw is a hash of
 (seed, pixels, place), so a picture keeps the same set alone or in any batch, on any device, and different pictures
-keep different sets.
+keep different sets. `unit: row` draws whole rows of the grid, the control of methods that keep rows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 from pydantic import Field
 
 from argus.methods.reduction.base import Positions, Reducer, ReducerOptions
 from argus.methods.reduction.scores import RandomScore
-from argus.methods.reduction.selectors import TopK
+from argus.methods.reduction.selectors import Rows, TopK
 
 
 class RandomOptions(ReducerOptions):
@@ -25,6 +26,7 @@ class RandomOptions(ReducerOptions):
         "place. Models with row and column positions (mRoPE) always keep them.",
     )
     seed: int = Field(0, ge=0, lt=2**31, description="seed of the draw")
+    unit: Literal["token", "row"] = Field("token", description="what is drawn: single tokens, or whole rows of the grid")
     layer: int = Field(0, ge=0, description="decoder layer in front of which tokens are dropped; 0 is before the first")
 
 
@@ -37,7 +39,8 @@ class Random(Reducer):
     def __init__(self, options: RandomOptions) -> None:
         super().__init__(options)
         self.layer = options.layer
-        self.score, self.select = RandomScore(options.seed), TopK(options.keep)
+        self.score = RandomScore(options.seed)
+        self.select = TopK(options.keep) if options.unit == "token" else Rows(options.keep)
 
     def layers(self, depth: int) -> Sequence[int]:
         return (self.layer,)

@@ -26,20 +26,56 @@ class TopK:
         keep: share of each group's tokens.
         tokens: number of each group's tokens, instead of a share; a group that has no more is left whole.
         per: what a group is.
+        least: fewest tokens of a group that a share keeps.
     """
 
-    def __init__(self, keep: float, tokens: int | None = None, per: Per = "crop") -> None:
-        self.share, self.tokens, self.per = keep, tokens, per
+    def __init__(self, keep: float, tokens: int | None = None, per: Per = "crop", least: int = 0) -> None:
+        self.share, self.tokens, self.per, self.least = keep, tokens, per, least
 
     def __call__(self, scores: Tensor, tokens: VisualTokens, present: Tensor) -> Tensor:
         group = groups(tokens, self.per)
         many = int(group.max()) + 1 if len(group) else 0
         sizes = torch.bincount(group[present], minlength=many)  # (groups,)
         if self.tokens is None:
-            budget = (sizes.double() * self.share + 0.5).floor().long()
+            budget = rounded(sizes, self.share).clamp(min=self.least)
         else:
             budget = torch.full_like(sizes, self.tokens)
         return ranks(scores, group, present) < budget[group]
+
+
+class Rows:
+    """Whole rows of each crop's grid, those with the greatest mean score.
+
+    Of the R rows that still hold tokens, max(1, round(R * keep)) stay, halves up; none for keep = 0. Equal rows are taken
+    from the top.
+
+    Args:
+        keep: share of each crop's rows.
+        exact: keep round(N * keep) tokens instead: whole rows, and of the next best row its best tokens.
+    """
+
+    def __init__(self, keep: float, exact: bool = False) -> None:
+        self.share, self.exact = keep, exact
+
+    def __call__(self, scores: Tensor, tokens: VisualTokens, present: Tensor) -> Tensor:
+        high = torch.tensor([c.grid[0] for c in tokens.crops], device=scores.device)  # (crops,)
+        wide = torch.tensor([c.grid[1] for c in tokens.crops], device=scores.device)
+        first = high.cumsum(0) - high  # rows are numbered through all crops
+        row = first[tokens.crop] + tokens.cell // wide[tokens.crop]  # (T,)
+        count = torch.bincount(row[present], minlength=int(high.sum()))  # (rows,) tokens that are there
+        total = torch.zeros(len(count), dtype=torch.float64, device=scores.device).index_add(
+            0, row[present], scores[present].double()
+        )
+        crop = torch.repeat_interleave(torch.arange(len(high), device=scores.device), high)
+        rank = ranks(total / count.clamp(min=1), crop, count > 0)  # (rows,) 0 = best of its crop
+        least = int(self.share > 0)
+        if self.exact:
+            place = ranks(scores, tokens.crop, present)  # best tokens first ...
+            place = ranks(-(rank[row] * (len(row) + 1) + place).double(), tokens.crop, present)  # ... row by row
+            sizes = torch.bincount(tokens.crop[present], minlength=len(high))
+            return place < rounded(sizes, self.share).clamp(min=least)[tokens.crop]
+        rows = torch.bincount(crop[count > 0], minlength=len(high))
+        return rank[row] < rounded(rows, self.share).clamp(min=least)[tokens.crop]
 
 
 class Threshold:
@@ -50,6 +86,11 @@ class Threshold:
 
     def __call__(self, scores: Tensor, tokens: VisualTokens, present: Tensor) -> Tensor:
         return scores > self.above
+
+
+def rounded(sizes: Tensor, share: float) -> Tensor:
+    """A share of each size, to the nearest whole number, halves up."""
+    return (sizes.double() * share + 0.5).floor().long()
 
 
 def groups(tokens: VisualTokens, per: Per) -> Tensor:
@@ -63,7 +104,7 @@ def groups(tokens: VisualTokens, per: Per) -> Tensor:
 
 def ranks(scores: Tensor, group: Tensor, present: Tensor) -> Tensor:
     """(T,) place of each token in its group, 0 = greatest score; tokens that are not present come last."""
-    order = scores.float().masked_fill(~present, float("-inf")).argsort(descending=True, stable=True)
+    order = scores.double().masked_fill(~present, float("-inf")).argsort(descending=True, stable=True)
     order = order[(group * 2 + ~present)[order].argsort(stable=True)]  # by group, present ones first
     place = torch.empty_like(order)
     place[order] = torch.arange(len(order), device=order.device)
