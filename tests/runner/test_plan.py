@@ -66,6 +66,14 @@ variants:
 """
 
 
+def test_claims_about_training_name_a_stage_of_the_variant(recipe: Write) -> None:
+    stages = ("variants:\n  full: {}\n", STAGE.format(objective="sft", more=""))
+    claim = "full.accuracy[colour] >= 0"
+    assert plan(recipe(stages, (claim, "full.tune.loss < 9"))).recipe.claims[-1] == "full.tune.loss < 9"
+    with pytest.raises(ArgusError, match=r"'fastv\.tune\.loss', which will not be measured"):
+        plan(recipe(stages, (claim, "fastv.tune.loss < 9")))
+
+
 @pytest.mark.parametrize(
     ("objective", "more", "message"),
     [

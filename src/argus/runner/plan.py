@@ -182,6 +182,7 @@ def _model(source: Source, variant: str) -> ModelSpec:
 def _check_claims(made: Plan) -> None:
     """Claims name what will be measured; which families of questions there are is known only afterwards."""
     known = set()
+    trained = {f"{name}.{stage}" for name, variant in made.recipe.variants.items() for stage in variant.train}
     for variant in made.recipe.variants:
         for evaluation, options in made.evaluations.items():
             for metric in options.metrics:
@@ -191,6 +192,8 @@ def _check_claims(made: Plan) -> None:
     for index, text in enumerate(made.recipe.claims):
         for name in claims.parse(text).names():
             plain = name.partition("[")[0]
+            if plain.rpartition(".")[0] in trained:
+                continue  # what a stage logs is known only afterwards
             if plain not in known:
                 raise RecipeError(
                     f"the claim names '{plain}', which will not be measured.",

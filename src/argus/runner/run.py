@@ -99,6 +99,21 @@ def measured(made: Plan, results: Results) -> dict[str, float]:
     return numbers
 
 
+def learned(made: Plan, opened: Run) -> dict[str, float]:
+    """What training ended with, as `variant.stage.number`: the last logged losses and shares, rate, FLOPs, trained parameters.
+
+    The world draws every picture of a stage anew, so that the last shares are measured on pictures never seen before.
+    """
+    numbers: dict[str, float] = {}
+    for variant, changes in made.recipe.variants.items():
+        for stage in changes.train:
+            done = json.loads((stage_folder(made, opened, variant, stage) / "result.json").read_text(encoding="utf-8"))
+            found = {**(done["log"][-1] if done["log"] else {}), **{k: v for k, v in done.items() if isinstance(v, float | int)}}
+            found["parameters"] = sum(done["trainable"].values())
+            numbers.update({f"{variant}.{stage}.{name}": float(value) for name, value in found.items()})
+    return numbers
+
+
 def _carry_out(made: Plan, opened: Run, command: str, quick: bool) -> Summary:
     held = Held(made, opened)
     results: Results = {name: {} for name in made.evaluations}
@@ -112,7 +127,7 @@ def _carry_out(made: Plan, opened: Run, command: str, quick: bool) -> Summary:
         for stage in changes.train:
             if stage_folder(made, opened, variant, stage) == opened.stage_folder(variant, stage):
                 trained.append(_trained(opened, variant, stage))
-    numbers = measured(made, results)
+    numbers = {**learned(made, opened), **measured(made, results)}
     environment = opened.read_json("environment.json")
     started = opened.read_json("state.json").get("started", time.time())
     return Summary(

@@ -46,6 +46,7 @@ class TrainResult:
         seconds: time in training, over all starts.
         samples_per_second: mean rate.
         mfu: share of the machine's measured matmul rate that the model's FLOPs used.
+        flops_per_sample: of a forward and backward pass.
         trainable: trainable parameters per part.
         log: the logged losses and shares.
     """
@@ -56,6 +57,7 @@ class TrainResult:
     samples_per_second: float
     mfu: float | None
     trainable: dict[str, int]
+    flops_per_sample: float = 0.0
     log: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -211,6 +213,7 @@ def train_stage(
         samples_per_second=round(output.global_step * options.batch_size / max(seconds, 1e-9), 2),
         mfu=round(sum(callback.mfu) / len(callback.mfu), 4) if callback.mfu else None,
         trainable=trainable,
+        flops_per_sample=flops,
         log=log,
     )
     if trainer.is_world_process_zero():
