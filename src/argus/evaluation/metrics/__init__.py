@@ -8,6 +8,7 @@ COMPONENTS = (
     Component("metric", "accuracy", "argus.evaluation.metrics.accuracy:Accuracy", "share of answers that match the target"),
     Component("metric", "above_chance", "argus.evaluation.metrics.above_chance:AboveChance", "accuracy beyond a blind guess"),
     Component("metric", "capture", "argus.evaluation.metrics.capture:Capture", "objects, attributes and relations of a caption"),
+    Component("metric", "word_match", "argus.evaluation.metrics.words:WordMatch", "the target occurs in the answer as a word"),
     Component("metric", "iou", "argus.evaluation.metrics.iou:IoU", "share of boxes that overlap the target enough"),
     Component("metric", "prefill_flops", f"{_COSTS}:PrefillFlops", "FLOPs of the language model before the first token"),
     Component("metric", "ttft_ms", f"{_COSTS}:TimeToFirstToken", "median time to the first token"),
