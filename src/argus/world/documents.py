@@ -61,7 +61,7 @@ class Documents(Domain):
     Options = DocumentsOptions
     options: DocumentsOptions
     name = "documents"
-    families = ("transcript", "read", "read_place", "existence", "place", "order", "letter", "length", "locate")
+    families = ("transcript", "spell", "read", "read_place", "existence", "place", "order", "letter", "length", "locate")
 
     def scene(self, rng: np.random.Generator) -> DocumentsScene:
         dice = Dice(rng, 48)
@@ -180,18 +180,29 @@ def _read(domain: Documents, scene: DocumentsScene, dice: Dice) -> Question | No
     )
 
 
+def _line(scene: DocumentsScene, dice: Dice) -> tuple[Line, str, str]:
+    """One of the words, what it is called ("top word") and its number as a line ("first line")."""
+    index, last = dice(len(scene.words)), len(scene.words) - 1
+    line = scene.words[index]
+    if last == 0:
+        return line, "word", "line"
+    if index in (0, last):
+        return line, "top word" if index == 0 else "bottom word", "first line" if index == 0 else "last line"
+    return line, f"{ordinal(index + 1)} word", f"line {index + 1}"
+
+
 def _read_place(domain: Documents, scene: DocumentsScene, dice: Dice) -> Question | None:
     if len(scene.words) < 2:
         return None
-    index = dice(len(scene.words))
-    if index == 0:
-        text = dice.pick(("What is the top word?", "Read the first line."))
-    elif index == len(scene.words) - 1:
-        text = dice.pick(("What is the bottom word?", "Read the last line."))
-    else:
-        text = dice.pick((f"What is the {ordinal(index + 1)} word?", f"Read line {index + 1}."))
-    line = scene.words[index]
+    line, name, place = _line(scene, dice)
+    text = dice.pick((f"What is the {name}?", f"Read the {place}." if "line " not in place else f"Read {place}."))
     return Question("read_place", text, _word(line), _among(domain, _word(line), scene, dice), (ink(line),))
+
+
+def _spell(domain: Documents, scene: DocumentsScene, dice: Dice) -> Question | None:
+    line, name, _ = _line(scene, dice)
+    text = dice.pick((f"Spell the {name}.", f"Which letters has the {name}?"))
+    return Question("spell", text, " ".join(_word(line)), (), (ink(line),))
 
 
 def _existence(domain: Documents, scene: DocumentsScene, dice: Dice) -> Question | None:
@@ -266,6 +277,7 @@ def _locate(domain: Documents, scene: DocumentsScene, dice: Dice) -> Question | 
 
 ASK: dict[str, Callable[[Documents, DocumentsScene, Dice], Question | None]] = {
     "transcript": _transcript,
+    "spell": _spell,
     "read": _read,
     "read_place": _read_place,
     "existence": _existence,
