@@ -43,7 +43,7 @@ def logits_with(
     parts = anatomy(model)
     ids = torch.cat([inputs["input_ids"], torch.tensor([list(more)], dtype=torch.long)], dim=1)
     grids = {k: v for k, v in inputs.items() if k.endswith("grid_thw")}
-    pictures = {k: v for k, v in inputs.items() if k.startswith(("pixel", "image_grid", "video_grid"))}
+    pictures = {k: v for k, v in inputs.items() if k.startswith(("pixel", "image_grid", "image_sizes", "video_grid"))}
     length = ids.shape[1]
     embeddings = parts.root.get_input_embeddings()(ids)
     features = parts.root.get_image_features(**pictures)

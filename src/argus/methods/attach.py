@@ -31,6 +31,7 @@ class Kept:
         grid: (rows, columns) of the crop's visual tokens.
         indices: (k,) raster indices of those that went on, ascending.
         before: how many there were before this drop.
+        total: how many the crop has in the prompt; fewer than cells where padding is cut away.
     """
 
     layer: int
@@ -40,6 +41,7 @@ class Kept:
     grid: tuple[int, int]
     indices: Tensor
     before: int
+    total: int
 
     def mask(self) -> Tensor:
         """(rows, columns) bool: True where a token went on."""
@@ -127,7 +129,9 @@ class Attachment:
                 strict=True,
             )
             for crop, cells, kept, present in parts:
-                entries.append(Kept(record.layer, crop.item, crop.image, crop.tile, crop.grid, cells[kept], int(present.sum())))
+                entries.append(
+                    Kept(record.layer, crop.item, crop.image, crop.tile, crop.grid, cells[kept], int(present.sum()), len(cells))
+                )
         return entries
 
     @property
@@ -140,7 +144,7 @@ class Attachment:
             Count(
                 layer,
                 item,
-                total=sum(k.grid[0] * k.grid[1] for k in crops),
+                total=sum(k.total for k in crops),
                 before=sum(k.before for k in crops),
                 kept=sum(len(k.indices) for k in crops),
                 per_crop=tuple(len(k.indices) for k in crops),

@@ -38,16 +38,16 @@ class Encoding:
     fingerprints: Tensor | None = None
 
     def crop_scores(self, kind: Kind, crop: int) -> Tensor:
-        """(N,) scores of one crop."""
+        """(N,) scores of one piece."""
         if kind not in self.scores:
             raise _too_early()
-        return self.scores[kind].split([p.grid[0] * p.grid[1] for p in self.pieces])[crop]
+        return self.pieces[crop].chosen(self.scores[kind].split([p.patches for p in self.pieces])[crop])
 
     def fingerprint(self, crop: int) -> Tensor:
-        """() int64 of one crop."""
+        """(tiles,) int64 of the crops of one piece."""
         if self.fingerprints is None:
             raise _too_early()
-        return self.fingerprints[crop]
+        return self.fingerprints.split([p.tiles for p in self.pieces])[crop]
 
 
 def _too_early() -> UnsupportedError:
@@ -78,7 +78,7 @@ class Encoder:
         self.hooks = [
             tower.register_forward_pre_hook(self._before, with_kwargs=True),
             tower.register_forward_hook(self._after, with_kwargs=True, always_call=True),
-            anatomy.features_module.register_forward_hook(self._features),
+            anatomy.on_features(self._features),
         ]
 
     def remove(self) -> None:
@@ -154,8 +154,12 @@ class Encoder:
             encoding.fingerprints = torch.stack([fingerprint(p) for p in self.anatomy.vision_pixels(inputs)])
         self._calls = {}
 
-    def _features(self, module: Any, args: Any, output: Any) -> None:
-        self.encodings[-1].tokens = self.anatomy.features(output).detach()[:, :PROBE].clone()
+    def _features(self, tokens: Tensor, pieces: list[Piece] | None) -> None:
+        encoding = self.encodings[-1]
+        encoding.tokens = tokens.detach()[:, :PROBE].clone()
+        if pieces is not None:
+            first = encoding.pieces[0].picture
+            encoding.pieces = [replace(p, picture=p.picture + first) for p in pieces]
 
 
 def mix(x: Tensor) -> Tensor:

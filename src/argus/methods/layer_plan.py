@@ -179,7 +179,7 @@ class LayerPlan:
             return torch.cat([e.crop_scores(kind, g) for e, g in run.encoded])
 
         def fingerprints() -> Tensor:
-            return torch.stack([e.fingerprint(g) for e, g in run.encoded]).to(tokens.crop.device)[tokens.crop]
+            return torch.cat([e.fingerprint(g) for e, g in run.encoded]).to(tokens.crop.device)[tokens.crop]
 
         step = Step(index, tokens, run.present, hidden, run.real, lambda rows: run.attention[rows], patches, fingerprints)
         bias = reducer.bias(step)
@@ -189,12 +189,12 @@ class LayerPlan:
             run.bias = placed if run.bias is None else run.bias + placed
         kept = reducer.keep(step) & run.present
         self.reducers[reducer].append(Record(index, tokens, run.present, kept))
-        gone = run.present & ~kept
+        item, column = tokens.leaving(run.present, kept)
         run.present = kept
-        if not gone.any():
+        if not len(item):
             return
         renumber = reducer.options.positions == "consecutive" and not self.anatomy.mrope
-        run.without(gone, drop=reducer.options.apply == "drop", renumber=renumber)
+        run.without(item, column, drop=reducer.options.apply == "drop", renumber=renumber)
 
 
 def _layer_hooks(plan: LayerPlan, index: int) -> tuple[Any, Any]:

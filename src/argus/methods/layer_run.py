@@ -61,11 +61,8 @@ class Run:
             self.memo["whole", length] = Layout(columns, length)
         return self.memo["whole", length]
 
-    def without(self, gone: Tensor, drop: bool, renumber: bool) -> None:
-        """From here on, the visual tokens `gone` (T,) leave the sequence (or stay in it, unseen), and others move forward."""
-        tokens = self.tokens
-        assert tokens is not None
-        item, column = tokens.item[gone], tokens.column[gone]
+    def without(self, item: Tensor, column: Tensor, drop: bool, renumber: bool) -> None:
+        """From here on, these positions leave the sequence (or stay in it, unseen), and others move forward."""
         leaving = torch.zeros_like(self.real)
         leaving[item, column] = True
         everywhere = torch.ones_like(self.real)

@@ -21,6 +21,7 @@ __all__ = ["anatomy", "families"]
 FAMILIES: dict[str, str] = {
     "argus": "argus.model.anatomy.argus:Argus",
     "llava": "argus.model.anatomy.llava:Llava",
+    "llava_next": "argus.model.anatomy.llava_next:LlavaNext",
     "qwen2_5_vl": "argus.model.anatomy.qwen2_5_vl:Qwen25VL",
 }
 

@@ -8,9 +8,9 @@ tile of a picture, or a frame of a video. A crop's tokens are numbered in raster
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +39,20 @@ class Piece:
         """Visual tokens, leading ones included."""
         return self.lead + self.grid[0] * self.grid[1]
 
+    @property
+    def patches(self) -> int:
+        """Cells that the encoder gives scores for."""
+        return self.grid[0] * self.grid[1]
+
+    @property
+    def tiles(self) -> int:
+        """Crops in it."""
+        return 1
+
+    def chosen(self, scores: Tensor) -> Tensor:
+        """(patches,) -> scores of the tokens that have a place in the prompt, by crop, then in raster order."""
+        return scores
+
 
 @dataclass(frozen=True, slots=True)
 class Crop:
@@ -60,6 +74,8 @@ class VisualTokens:
         crop: (T,) index into `crops`.
         cell: (T,) raster index in the crop's grid.
         crops: one entry per crop.
+        line: (T,) index into `breaks` of the one that ends the token's line, -1 for none; None without breaks.
+        breaks: (L, 2) item and column of line breaks, positions of a picture that show no part of it.
     """
 
     item: Tensor
@@ -67,6 +83,8 @@ class VisualTokens:
     crop: Tensor
     cell: Tensor
     crops: tuple[Crop, ...]
+    line: Tensor | None = None
+    breaks: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.item)
@@ -77,6 +95,19 @@ class VisualTokens:
         mask[self.item, self.column] = True
         return mask
 
+    def leaving(self, before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
+        """Items and columns that leave when of the tokens `before` (T,) only those `after` (T,) stay.
+
+        A line break leaves with the last token of its line.
+        """
+        gone = before & ~after
+        item, column = self.item[gone], self.column[gone]
+        if self.line is None or self.breaks is None:
+            return item, column
+        held = [torch.isin(torch.arange(len(self.breaks), device=item.device), self.line[some]) for some in (before, after)]
+        ended = self.breaks[held[0] & ~held[1]]
+        return torch.cat([item, ended[:, 0]]), torch.cat([column, ended[:, 1]])
+
     def spans(self) -> list[tuple[Crop, int, int]]:
         """Each crop with its first position and the one behind its last."""
         spans = []
@@ -84,6 +115,12 @@ class VisualTokens:
             columns = self.column[self.crop == number]
             spans.append((crop, int(columns.min()), int(columns.max()) + 1))
         return spans
+
+
+class Listener(Protocol):
+    """Something that listens until it is removed."""
+
+    def remove(self) -> None: ...
 
 
 class Anatomy(ABC):
@@ -194,6 +231,13 @@ class Anatomy(ABC):
     def features(self, output: Any) -> Tensor:
         """(M, D) visual tokens in placeholder order, from the output of `features_module`."""
         return output.flatten(0, -2)
+
+    def on_features(self, seen: Callable[[Tensor, list[Piece] | None], None]) -> Listener:
+        """Calls `seen` with the visual tokens (M, D) that replace placeholders, whenever pictures were encoded.
+
+        The pieces are given where the vision tower's inputs do not say all about them.
+        """
+        return self.features_module.register_forward_hook(lambda module, args, output: seen(self.features(output), None))
 
     def tower_options(self, kinds: Collection[str]) -> dict[str, Any]:
         """Arguments that make the vision tower itself give attention of some kinds (`cls`, `received`)."""
