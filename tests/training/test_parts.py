@@ -1,6 +1,7 @@
 """Which parts learn, and at which rate."""
 
 import pytest
+import torch
 from torch import nn
 
 from argus.core.errors import RecipeError
@@ -48,3 +49,12 @@ def test_rates_per_part_and_no_decay_on_vectors() -> None:
     found = {(g["lr"], g["weight_decay"]): sum(p.numel() for p in g["params"]) for g in groups}
     # vision_tower: 2 x 3 weight with decay, 3 biases without; the others at the base rate.
     assert found == {(1e-4, 0.05): 6, (1e-4, 0.0): 3, (1e-3, 0.05): 12 + 20, (1e-3, 0.0): 4 + 8}
+
+
+def test_a_parameter_of_the_model_itself_is_a_part() -> None:
+    """A dual encoder's temperature belongs to no module."""
+    toy = Toy()
+    toy.register_parameter("logit_scale", nn.Parameter(torch.zeros(())))
+    counts = set_trainable(toy, freeze=["logit_scale"])
+    assert not toy.logit_scale.requires_grad
+    assert "logit_scale" not in counts

@@ -14,7 +14,7 @@ from argus.core.errors import RecipeError, nearest
 
 
 def part_names(model: nn.Module) -> list[str]:
-    """Module names that can be given as parts: everything above the level of repeated layers."""
+    """Names that can be given as parts: modules above the level of repeated layers, and the model's own parameters."""
     names: dict[str, None] = {}
     for path, _ in model.named_modules():
         for component in path.split("."):
@@ -22,7 +22,7 @@ def part_names(model: nn.Module) -> list[str]:
                 break
             if component:
                 names.setdefault(component)
-    return list(names)
+    return [*names, *(name for name, _ in model.named_parameters(recurse=False))]
 
 
 def belongs(parameter: str, part: str) -> bool:
