@@ -17,10 +17,11 @@ from functools import reduce
 from itertools import islice
 from typing import Any, Protocol
 
-from argus.core.errors import ArgusError
+from argus.core.errors import ArgusError, UnsupportedError
 from argus.core.images import load_image
 from argus.core.registry import build
 from argus.core.sample import Sample
+from argus.evaluation.contrastive import ContrastiveModel, is_contrastive
 from argus.evaluation.cost import measure
 from argus.evaluation.inferencers.base import Answer, Inferencer, Question
 from argus.evaluation.instructions.base import Instruction
@@ -89,7 +90,7 @@ def evaluate(
     records = MemoryRecords() if run_part is None else run_part
     run = _Run(
         options,
-        LocalModel(model, processor, attachment),
+        answering(model, processor, attachment),
         build("inferencer", *named(options.inferencer)),
         build_metrics(options),
         records,
@@ -100,6 +101,19 @@ def evaluate(
     if options.blind:
         run.ask([*instructions, build("instruction", "blind")], blind=True)
     return summarise(records.records(), run.metrics, options.examples)
+
+
+def answering(model: Any, processor: Any, attachment: Any = None) -> LocalModel | ContrastiveModel:
+    """A model as evaluation sees it: one that writes, or a dual encoder that compares.
+
+    Raises:
+        UnsupportedError: a technique on a dual encoder, which has no language model for it.
+    """
+    if not is_contrastive(model):
+        return LocalModel(model, processor, attachment)
+    if attachment is not None:
+        raise UnsupportedError("a dual encoder has no language model, so nothing can be attached to it")
+    return ContrastiveModel(model, processor)
 
 
 def build_metrics(options: EvaluationOptions) -> dict[str, AnswerMetric | CostMetric]:
@@ -116,7 +130,7 @@ def build_instructions(options: EvaluationOptions) -> list[Instruction]:
 @dataclass(slots=True)
 class _Run:
     options: EvaluationOptions
-    model: LocalModel
+    model: LocalModel | ContrastiveModel
     inferencer: Inferencer
     metrics: Metrics
     records: Records
@@ -126,6 +140,8 @@ class _Run:
     def ask(self, instructions: Sequence[Instruction], blind: bool) -> None:
         """One pass over the scenario."""
         costs = {name: m for name, m in self.metrics.items() if isinstance(m, CostMetric) and not blind}
+        if costs and not isinstance(self.model, LocalModel):
+            raise UnsupportedError(f"{', '.join(costs)} measure a language model, which a dual encoder has not")
         left = self.options.cost_samples if costs else 0  # the first groups of the scenario are measured
         groups = build_scenario(self.options).groups(self.options.samples, self.seed())
         for batch in _batches(groups, self.options.batch_size):
@@ -140,6 +156,7 @@ class _Run:
             for group in measured:
                 question = next((q for q in questions if q.group == group.id), None)
                 if question and f"cost/{group.id}" not in self.done:
+                    assert isinstance(self.model, LocalModel)  # refused above where it is not
                     cost = measure(self.model, question)
                     values = {name: metric.read(cost) for name, metric in costs.items()}
                     self.write({"id": f"cost/{group.id}", "kind": "cost", "group": group.id, "values": values})

@@ -15,10 +15,12 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 from transformers import (
+    MODEL_FOR_ZERO_SHOT_IMAGE_CLASSIFICATION_MAPPING,
     AutoConfig,
     AutoModel,
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
+    AutoModelForZeroShotImageClassification,
     AutoProcessor,
     AutoTokenizer,
     PretrainedConfig,
@@ -149,6 +151,8 @@ def _weights(auto: Any, reference: str, place: str, *, tail: Callable[[str], boo
 def _auto(config: Any) -> Any:
     if isinstance(config, DualEncoderConfig):
         return DualEncoder
+    if type(config) in MODEL_FOR_ZERO_SHOT_IMAGE_CLASSIFICATION_MAPPING:
+        return AutoModelForZeroShotImageClassification
     return AutoModelForImageTextToText if hasattr(config, "vision_config") else AutoModelForCausalLM
 
 

@@ -12,5 +12,11 @@ COMPONENTS = (
     ),
     Component("instruction", "blind", "argus.evaluation.instructions.blind:Blind", "the question without its picture"),
     Component("instruction", "leading", "argus.evaluation.instructions.leading:Leading", "a wrong answer named first"),
+    Component(
+        "instruction",
+        "statement",
+        "argus.evaluation.instructions.statement:Statement",
+        "options as texts, for dual encoders",
+    ),
     Component("instruction", "pool", "argus.evaluation.instructions.pool:Pool", "one of several wordings of the question"),
 )
