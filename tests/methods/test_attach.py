@@ -20,6 +20,7 @@ from tests.methods.brute_force import columns_gone, logits_with
 from tests.methods.families import FAMILIES, IMAGE, PAD, cast, llava, llava_inputs, qwen, qwen_inputs
 
 REDUCERS = [c.name for c in components("reducer")]
+IN_LLM = ("fastv", "gsearch")  # ranked by the language model's attention, with one budget per prompt
 PLAIN = {"eos_token_id": None, "suppress_tokens": [IMAGE]}  # no early end, no placeholder out of a random model
 DTYPES = [torch.float32, torch.bfloat16]
 
@@ -137,7 +138,7 @@ def test_counts_and_raster_order(models: dict[str, Any], family: str, reducer: s
     per_item = [[grids[0]], grids[1:]]
     for count, crops in zip(attachment.counts, per_item, strict=True):
         sizes = [r * c for r, c in crops]
-        if reducer == "fastv":  # one budget for the whole prompt
+        if reducer in IN_LLM:  # one budget for the whole prompt
             assert count.kept == int(sum(sizes) * 0.3 + 0.5)
         else:  # one per crop
             assert count.per_crop == tuple(int(s * 0.3 + 0.5) for s in sizes)
@@ -373,7 +374,7 @@ def test_videos_and_pictures_in_one_prompt(reducer: str) -> None:
         model.generate(**inputs, max_new_tokens=2, do_sample=False, **PLAIN)
     assert [(k.image, k.tile, k.grid) for k in attachment.kept] == [(0, 0, (2, 4)), (0, 1, (2, 4)), (1, 0, (2, 3))]
     assert attachment.counts[0].kept == 11
-    if reducer != "fastv":
+    if reducer not in IN_LLM:
         assert attachment.counts[0].per_crop == (4, 4, 3)
 
 
@@ -497,7 +498,7 @@ def test_pictures_encoded_before_attaching_are_refused(models: dict[str, Any], r
         with argus.attach(model, "fastv") as first:  # the encoder is heard, but nobody asked for what `reducer` reads
             features = {"image": model.model.get_image_features(inputs["pixel_values"])}
             with argus.attach(model, reducer):
-                if reducer == "fastv":
+                if reducer in IN_LLM:
                     model(**text, mm_encoder_outputs=features)
                 else:
                     with pytest.raises(UnsupportedError, match=early):

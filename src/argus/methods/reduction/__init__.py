@@ -29,6 +29,13 @@ COMPONENTS = (
     ),
     Component(
         "reducer",
+        "gsearch",
+        "argus.methods.reduction.gsearch:GSearch",
+        "keep in every layer of the language model that layer's own share of the visual tokens, by a searched schedule",
+        "gsearch",
+    ),
+    Component(
+        "reducer",
         "random",
         "argus.methods.reduction.random:Random",
         "keep visual tokens by lot, the same for a picture whatever else is in the batch",

@@ -125,3 +125,14 @@ def concentration(values: Tensor) -> Tensor:
     """(..., N): share of the sum that the greatest 1, 2, ..., N values hold."""
     ordered = values.sort(-1, descending=True).values
     return ordered.cumsum(-1) / ordered.sum(-1, keepdim=True)
+
+
+def kendall_tau(values: Tensor) -> Tensor:
+    """Kendall's tau-b between all pairs of rows of (L, N) values: (L, L); 0 beside a constant row.
+
+    Of layers' attention on the visual tokens (`attention_curves(...).text`) it says how alike they rank them: the finding that
+    Accelerating MLLMs by Searching Optimal Vision Token Reduction (arXiv 2412.00556) rests on.
+    """
+    signs = (values[:, :, None] - values[:, None, :]).sign().double().flatten(1)  # (L, N * N); ties are 0
+    norm = signs.norm(dim=1)
+    return signs @ signs.T / torch.outer(norm, norm).clamp(min=1e-30)
