@@ -13,6 +13,7 @@ from argus.core.progress import console
 from argus.core.run import Run
 from argus.methods.attach import Attachment, attach
 from argus.model.load import compose, load
+from argus.runner.calibrate import calibrated
 from argus.runner.plan import Plan
 from argus.training.stage import train_stage
 
@@ -53,10 +54,26 @@ class Held:
         with ExitStack() as stack:
             techniques = self.plan.recipe.variants[variant].attach
             try:
-                found = [stack.enter_context(attach(self.model, name, **options)) for name, options in techniques.items()]
+                found = []
+                for name, options in techniques.items():
+                    fitted = self._calibrated(variant, name, options)
+                    found.append(stack.enter_context(attach(self.model, name, **fitted)))
             except UnsupportedError as error:
                 raise RecipeError(error.text(), where=self.plan.source.where(("variants", variant, "attach"))) from None
             yield found
+
+    def _calibrated(self, variant: str, name: str, options: dict[str, Any]) -> dict[str, Any]:
+        """A technique's options with what it finds on data, found once and kept in the run folder."""
+        if not options.get("calibrate"):
+            return options
+        file = f"calibrated/{variant}.{name}.json"
+        known = self.run.read_json(file)
+        if not known:
+            console().print(f"{variant}: calibrating {name}", highlight=False)
+            known = calibrated(self.model, self.processor, name, options)
+            (self.run.folder / "calibrated").mkdir(exist_ok=True)
+            self.run.write_json(file, known)
+        return known
 
     def _load(self, variant: str) -> tuple[Any, Any]:
         import torch

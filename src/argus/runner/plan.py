@@ -19,7 +19,7 @@ from argus.core.registry import build, validation_text
 from argus.evaluation.engine import build_instructions, build_metrics
 from argus.evaluation.metrics.base import CostMetric
 from argus.evaluation.options import EvaluationOptions, named
-from argus.evaluation.scenarios.base import build_scenario
+from argus.evaluation.scenarios.base import build_scenario, scenario_of
 from argus.model.load import resolve
 from argus.training.options import StageOptions
 
@@ -83,7 +83,9 @@ def plan(recipe: str | Path, overrides: Sequence[str] = (), *, quick: bool = Fal
     for name, variant in found.variants.items():
         for technique, options in variant.attach.items():
             with _at(source, "variants", name, "attach", technique):
-                build("reducer", technique, options)
+                reducer = build("reducer", technique, options)
+                if calibrate := getattr(reducer.options, "calibrate", None):
+                    scenario_of(calibrate.scenario)
     made = Plan(source, models, stages, evaluations, _asked_otherwise(source, evaluations), better)
     _check_claims(made)
     return made

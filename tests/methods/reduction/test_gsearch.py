@@ -89,6 +89,15 @@ def test_without_a_schedule_a_sigmoid_of_the_budget() -> None:
     assert [(c.layer, c.kept) for c in attachment.counts] == [(2, 9)]
 
 
+def test_a_lot_as_control() -> None:
+    """As many tokens as the schedule says, but not those that text looks at; the same for the same seed."""
+    model, inputs = llava(), llava_inputs([1], [6])
+    lots = [kept(model, inputs, "gsearch", keep=0.25, rows="random", seed=seed) for seed in (0, 0, 1)]
+    assert lots[0] == lots[1] != lots[2]
+    assert len(lots[0][0][1]) == 9
+    assert lots[0] != kept(model, inputs, "gsearch", keep=0.25)
+
+
 def test_generation_equals_recomputing_with_what_was_kept(family: str) -> None:
     """Each layer's cache holds its own survivors, and they stay gone while decoding."""
     model, inputs = FAMILIES[family].model(), FAMILIES[family].inputs([1], [6])

@@ -18,18 +18,35 @@ and options here.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field, field_validator
 from torch import Tensor
 
 from argus.core.errors import ArgusError, UnsupportedError
+from argus.methods.calibration import Calibration, CalibrationOptions, refuse_uncalibrated
 from argus.methods.reduction.base import Reducer, ReducerOptions, Step
+from argus.methods.reduction.schedule_search import greedy, p_sigmoid
 from argus.methods.reduction.schedules import Schedule, checked, sigmoid
-from argus.methods.reduction.scores import LayerAttention
+from argus.methods.reduction.scores import LayerAttention, RandomScore
 from argus.methods.reduction.selectors import groups, ranks, rounded
 from argus.model.anatomy.base import Anatomy
+
+
+class SearchOptions(CalibrationOptions):
+    """How a schedule is searched."""
+
+    method: Literal["greedy", "p_sigmoid"] = Field(
+        "greedy", description="greedy: the least computation without loss (G-Search); p_sigmoid: the best quality for `keep`"
+    )
+    tolerance: float = Field(0.01, ge=0, le=1, description="greedy: accuracy that may be lost")
+    tokens: int = Field(144, ge=1, description="greedy: visual tokens of a picture; counts of so many are searched")
+    every: int = Field(1, ge=1, description="greedy: search every g-th layer and hold its number in between")
+    minimise: Literal["bisect", "bayesian"] = Field("bisect", description="greedy: how a layer's number is found")
+    rows: Literal["text", "last"] = Field("text", description="what ranks during the search")
+    starts: int = Field(5, ge=1, description="p_sigmoid: random schedules at the beginning")
+    steps: int = Field(20, ge=0, description="p_sigmoid: schedules chosen by expected improvement")
 
 
 class GSearchOptions(ReducerOptions):
@@ -42,7 +59,11 @@ class GSearchOptions(ReducerOptions):
     steepness: float = Field(20.0, gt=0, le=1000, description="k of the P-Sigmoid; great values make a step")
     plateau: float = Field(1.0, ge=0, le=1, description="a of the P-Sigmoid: the share from which it falls")
     first: int = Field(2, ge=1, description="first layer, 0-based, in front of which tokens leave; 1 ranks by the first layer")
-    rows: Literal["text", "last"] = Field("text", description="whose attention ranks: text behind the picture, or the last token")
+    rows: Literal["text", "last", "random"] = Field(
+        "text", description="what ranks: attention of the text behind the picture, of the last token, or a lot as control"
+    )
+    seed: int = Field(0, description="of the lot")
+    calibrate: SearchOptions | None = Field(None, description="search the schedule on questions, instead of giving it")
 
     @field_validator("schedule")
     @classmethod
@@ -62,11 +83,42 @@ class GSearch(Reducer):
 
     def __init__(self, options: GSearchOptions) -> None:
         super().__init__(options)
-        self.score = LayerAttention(options.rows)
+        self.score = RandomScore(options.seed) if options.rows == "random" else LayerAttention(options.rows)
         self.shares: Schedule = ()
         self.entered = torch.empty(0, dtype=torch.long)  # (groups,) visual tokens of each prompt at the first drop
 
+    @classmethod
+    def calibrated(cls, options: GSearchOptions, questions: Calibration) -> GSearchOptions:
+        """The options with the schedule that a search finds."""
+        how = options.calibrate
+        if how is None:
+            return options
+        depth = len(questions.anatomy.layers)
+
+        def fixed(**changes: Any) -> GSearchOptions:
+            given = options.model_dump(exclude_unset=True, exclude={"calibrate"})
+            return GSearchOptions.model_validate({**given, **changes})
+
+        def metric(schedule: Schedule) -> float:
+            return questions.accuracy(fixed(schedule=schedule, rows=how.rows))
+
+        if how.method == "greedy":
+            found = greedy(
+                metric,
+                depth,
+                how.tokens,
+                how.tolerance,
+                first=options.first,
+                every=how.every,
+                method=how.minimise,
+                seed=how.seed,
+            )
+        else:
+            found = p_sigmoid(metric, depth, options.keep, first=options.first, starts=how.starts, steps=how.steps, seed=how.seed)
+        return fixed(schedule=found.schedule)
+
     def check(self, anatomy: Anatomy) -> None:
+        refuse_uncalibrated(self.options.calibrate)
         first, depth = self.options.first, len(anatomy.layers)
         self.shares = self._schedule(depth)
         early = [layer for layer, share in enumerate(self.shares[:first]) if share < 1]
