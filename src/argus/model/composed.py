@@ -4,11 +4,15 @@ The attribute names are LLaVA's (`vision_tower`, `multi_modal_projector`, `langu
 registered with the Auto classes, and the model is saved as safetensors: `generate`, `pipeline`, PEFT and TRL work unchanged.
 
     pixels (T, 3, H, W) -> encoder -> (T, N, C) -> connector -> (T, M, D) -> placeholders of the sequence (B, S, D) -> logits
+
+With a view of several tiles the sizes of the pictures say how their tiles are put together (`Assembly`), learned separators
+between them, and how many positions each has.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +36,9 @@ from argus.model.connectors.base import ConnectorContext
 from argus.model.encoders.base import build_tower, nested_config
 from argus.model.encoders.vit import ViTConfig
 from argus.model.features import VisualFeatures
-from argus.model.token_map import ANSWER, PAD, SPECIAL, TokenMap, chunk_map, plain
+from argus.model.token_map import ANSWER, PAD, SPECIAL, Filling, TokenMap, chunk_map, filling, mark_tags, plain
+from argus.model.views.assembly import Assembly
+from argus.model.views.base import Arrangement, View
 
 
 class ArgusConfig(PretrainedConfig):
@@ -44,6 +50,7 @@ class ArgusConfig(PretrainedConfig):
         connector: {name: options} of the connector.
         view: {name: options} of the view.
         image_token_id: id of the placeholder.
+        tag_length: tokens of the text that announces a tile; 0 for views without such text.
     """
 
     model_type = "argus"
@@ -56,6 +63,7 @@ class ArgusConfig(PretrainedConfig):
         connector: dict[str, dict[str, Any]] | None = None,
         view: dict[str, dict[str, Any]] | None = None,
         image_token_id: int = 3,
+        tag_length: int = 0,
         **kwargs: Any,
     ) -> None:
         self.vision_config = nested_config(vision_config, "argus_vit")
@@ -63,6 +71,7 @@ class ArgusConfig(PretrainedConfig):
         self.connector = connector or {"mlp": {}}
         self.view = view or {"square": {}}
         self.image_token_id = image_token_id
+        self.tag_length = tag_length
         kwargs.setdefault("tie_word_embeddings", self.text_config.tie_word_embeddings)
         for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
             kwargs.setdefault(name, getattr(self.text_config, name, None))
@@ -86,6 +95,8 @@ class ArgusPreTrainedModel(PreTrainedModel):
             nn.init.normal_(module.weight, std=0.02)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
+        elif isinstance(module, Assembly):
+            module.reset_parameters()
 
 
 class ArgusModel(ArgusPreTrainedModel):
@@ -103,9 +114,13 @@ class ArgusModel(ArgusPreTrainedModel):
             text_width=config.text_config.hidden_size,
         )
         self.language_model = AutoModel.from_config(config.text_config)
+        self.image_assembly = Assembly(self.view, config.text_config.hidden_size)
         self.token_map: TokenMap | None = None  # of the sequence that runs through the layers
         self.prompt_length: int | None = None  # while generating: positions from here on are the model's own
+        self.prompt_counts: list[int] | None = None  # while generating: placeholders of each prompt
         self._grid = self.visual_grid()  # of the pictures that were encoded last
+        self._pictures: list[Arrangement] | None = None  # those that were encoded last, where they have several tiles
+        self._filling: Filling | None = None  # which prompts show them
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Embedding:
@@ -118,17 +133,53 @@ class ArgusModel(ArgusPreTrainedModel):
         """Features of tiles (T, 3, H, W), before the connector."""
         return self.vision_tower(pixel_values, cls_attention=cls_attention, hidden_states=hidden_states)
 
+    @property
+    def view(self) -> View:
+        """The view that the config names."""
+        return build("view", *next(iter(self.config.view.items())))
+
     def get_image_features(
-        self, pixel_values: Tensor, context: ConnectorContext | None = None, return_dict: bool = False
-    ) -> Tensor | BaseModelOutputWithPooling:
-        """Visual tokens (T, M, D) of tiles (T, 3, H, W).
+        self,
+        pixel_values: Tensor,
+        context: ConnectorContext | None = None,
+        image_sizes: Tensor | None = None,
+        return_dict: bool = False,
+    ) -> Tensor | list[Tensor] | BaseModelOutputWithPooling:
+        """Visual tokens (T, M, D) of tiles (T, 3, H, W); with a view of several tiles, what each picture (n, D) becomes.
 
         Args:
+            image_sizes: (P, 2) height and width of each picture in pixels, which such views need.
             return_dict: as `pooler_output` of an output object, which is how `generate` wants them.
         """
-        features = self.multi_modal_projector(self.encode_images(pixel_values), context)
+        features: Any = self.multi_modal_projector(self.encode_images(pixel_values), context)
         self._note_grid(features.shape[1], self.visual_grid(*pixel_values.shape[-2:]))
+        self._arrange(image_sizes)
+        if self._pictures is not None:
+            features = self.image_assembly(features, self._pictures)
         return BaseModelOutputWithPooling(pooler_output=features) if return_dict else features
+
+    def _arrange(self, image_sizes: Tensor | None) -> None:
+        """Remember how pictures of these sizes (P, 2) are read.
+
+        Raises:
+            ModelError: a view of several tiles, and no sizes.
+        """
+        view = self.view
+        self._filling, self._pictures = None, None
+        if not view.tiled:
+            return
+        if image_sizes is None:
+            raise ModelError(
+                f"pictures in tiles need their sizes (view '{next(iter(self.config.view))}')",
+                hint="Pass image_sizes, which the processor gives.",
+            )
+        size = self.vision_tower.image_size
+        self._pictures = [view.arrange(int(w), int(h), size, self._grid) for h, w in image_sizes.tolist()]
+
+    def note_features(self, features: Tensor | list[Tensor], image_sizes: Tensor | None = None) -> None:
+        """Remember how visual tokens that were computed before lie."""
+        self._note_grid(features.shape[1] if isinstance(features, Tensor) else math.prod(self.visual_grid()), self.visual_grid())
+        self._arrange(image_sizes)
 
     def _note_grid(self, count: int, grid: tuple[int, int]) -> None:
         """Remember how `count` visual tokens of a tile lie; a connector that was given a budget may leave the grid."""
@@ -150,7 +201,8 @@ class ArgusModel(ArgusPreTrainedModel):
         position_ids: Tensor | None = None,
         past_key_values: Any = None,
         inputs_embeds: Tensor | None = None,
-        image_features: Tensor | None = None,
+        image_features: Tensor | list[Tensor] | None = None,
+        image_sizes: Tensor | None = None,
         mm_encoder_outputs: dict[str, Any] | None = None,
         mm_token_type_ids: Tensor | None = None,
         labels: Tensor | None = None,
@@ -161,7 +213,8 @@ class ArgusModel(ArgusPreTrainedModel):
         Args:
             input_ids: (B, S), one placeholder per visual token.
             pixel_values: (T, 3, H, W) tiles of all pictures of the batch, in reading order.
-            image_features: (T, M, D) visual tokens computed before, instead of pixels.
+            image_features: what `get_image_features` gave before, instead of pixels.
+            image_sizes: (P, 2) height and width of the pictures in pixels; views of several tiles need them.
             mm_encoder_outputs: the same as `{"image": output}` with them in `pooler_output`; made by `generate`.
             mm_token_type_ids: (B, S), 1 on visual tokens; read where there are no input_ids.
             labels: (B, S), -100 where nothing is learned; the rest is marked as answer in the token map.
@@ -174,9 +227,9 @@ class ArgusModel(ArgusPreTrainedModel):
         if inputs_embeds is None:
             inputs_embeds = self.get_input_embeddings()(input_ids)
         if pixel_values is not None:
-            image_features = self.get_image_features(pixel_values)
+            image_features = cast(Any, self.get_image_features(pixel_values, image_sizes=image_sizes))
         elif image_features is not None:
-            self._note_grid(image_features.shape[1], self.visual_grid())
+            self.note_features(image_features, image_sizes)
         elif encoded is not None:
             image_features = encoded.pooler_output
         past = int(past_key_values.get_seq_length()) if past_key_values is not None else 0
@@ -226,7 +279,7 @@ class ArgusModel(ArgusPreTrainedModel):
             known = known.slice(0, past)
         elif past:
             known = plain(visual.long()[:, :1].expand(batch, past))  # a cache that was filled elsewhere
-        chunk = chunk_map(visual, self._grid, known)
+        chunk = chunk_map(visual, self._fill(visual, known), known)
         text = self.config.text_config
         if input_ids is not None:
             ends = text.eos_token_id if isinstance(text.eos_token_id, list) else [text.eos_token_id]
@@ -242,6 +295,26 @@ class ArgusModel(ArgusPreTrainedModel):
         if self.prompt_length is not None and past + length > self.prompt_length:
             chunk.role[:, max(self.prompt_length - past, 0) :] = ANSWER
         self.token_map = known.join(chunk) if known is not None else chunk
+        if self.config.tag_length and visual.any():
+            self.token_map = mark_tags(self.token_map, self.config.tag_length)
+
+    def _fill(self, visual: Tensor, known: TokenMap | None) -> Filling | tuple[int, int]:
+        """What fills the placeholders `visual` (B, S), and those of the prompts' later chunks."""
+        if self._pictures is None:
+            return self._grid
+        batch = len(visual)
+        if self._filling is None:
+            counts = self.prompt_counts or visual.sum(1).tolist()
+            copies = batch // len(counts)  # beams
+            before = known.select(torch.arange(0, batch, copies)) if known is not None else None
+            try:
+                self._filling = filling(self._pictures, counts, before)
+            except ValueError as error:
+                raise ModelError(str(error), hint="Prepare text and pictures in one call of the processor.") from None
+        rows = len(self._filling.cells)
+        if rows == batch or not visual.any():
+            return self._filling
+        return self._filling.select(torch.arange(rows).repeat_interleave(batch // rows))
 
 
 def _place(visual: Tensor, embeds: Tensor, features: Tensor | list[Tensor]) -> Tensor:
@@ -290,19 +363,24 @@ class ArgusForConditionalGeneration(ArgusPreTrainedModel, GenerationMixin):
     def get_decoder(self) -> nn.Module:
         return self.model.language_model
 
-    def get_image_features(self, pixel_values: Tensor, **kwargs: Any) -> Tensor | BaseModelOutputWithPooling:
-        """Visual tokens (T, M, D) of tiles (T, 3, H, W)."""
+    def get_image_features(self, pixel_values: Tensor, **kwargs: Any) -> Tensor | list[Tensor] | BaseModelOutputWithPooling:
+        """Visual tokens of tiles (T, 3, H, W); see `ArgusModel.get_image_features`."""
         return self.model.get_image_features(pixel_values, **kwargs)
 
-    def generate(self, inputs: Tensor | None = None, *args: Any, image_features: Tensor | None = None, **kwargs: Any) -> Any:
-        """As in transformers; `image_features` (T, M, D), computed before, take the place of `pixel_values`."""
+    def generate(
+        self, inputs: Tensor | None = None, *args: Any, image_features: Tensor | list[Tensor] | None = None, **kwargs: Any
+    ) -> Any:
+        """As in transformers; `image_features`, computed before, take the place of `pixel_values`."""
         if image_features is not None:
-            self.model._note_grid(image_features.shape[1], self.model.visual_grid())
-            kwargs["mm_encoder_outputs"] = {"image": BaseModelOutputWithPooling(pooler_output=image_features)}
+            self.model.note_features(image_features, kwargs.pop("image_sizes", None))
+            kwargs["mm_encoder_outputs"] = {"image": BaseModelOutputWithPooling(pooler_output=cast(Any, image_features))}
+        ids = inputs if inputs is not None else kwargs.get("input_ids")
+        if self.model.view.tiled and ids is not None and kwargs.get("past_key_values") is None:
+            self.model.prompt_counts = (ids == self.config.image_token_id).sum(1).tolist()
         try:
             return super().generate(inputs, *args, **kwargs)
         finally:
-            self.model.prompt_length = None
+            self.model.prompt_length = self.model.prompt_counts = None
 
     def prepare_inputs_for_generation(
         self, input_ids: Tensor, inputs_embeds: Tensor | None = None, is_first_iteration: bool | None = False, **kwargs: Any
@@ -328,7 +406,8 @@ class ArgusForConditionalGeneration(ArgusPreTrainedModel, GenerationMixin):
         inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
         logits_to_keep: int | Tensor = 0,
-        image_features: Tensor | None = None,
+        image_features: Tensor | list[Tensor] | None = None,
+        image_sizes: Tensor | None = None,
         mm_encoder_outputs: dict[str, Any] | None = None,
         mm_token_type_ids: Tensor | None = None,
         **kwargs: Any,
@@ -346,6 +425,7 @@ class ArgusForConditionalGeneration(ArgusPreTrainedModel, GenerationMixin):
             past_key_values=past_key_values,
             inputs_embeds=inputs_embeds,
             image_features=image_features,
+            image_sizes=image_sizes,
             mm_encoder_outputs=mm_encoder_outputs,
             mm_token_type_ids=mm_token_type_ids,
             labels=labels,

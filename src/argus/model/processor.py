@@ -1,7 +1,8 @@
 """Text and pictures -> the tensors a composed model reads.
 
-The image processor needs Pillow and numpy alone. One function, `image_token_count`, says how many tokens a picture becomes; the
-processor writes as many placeholders, and the model refuses any other number. Nothing is ever cut inside a picture.
+The image processor needs Pillow and numpy alone. One function, `image_token_count`, says how many positions a picture becomes;
+the processor writes as many placeholders, with the view's text between them, and the model refuses any other number. Nothing
+is ever cut inside a picture.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from argus.core.registry import build
 from argus.core.sample import Sample
 from argus.model.composed import ArgusConfig, ArgusModel
 from argus.model.encoders.transformers_tower import pixel_statistics
-from argus.model.token_map import TokenMap, token_map
+from argus.model.token_map import ANSWER, PAD, SPECIAL, TokenMap, chunk_map, filling, mark_tags
+from argus.model.views.base import Arrangement, Text, View, places
 
 # `{% generation %}` marks what the model says, so that assistant masks come from the template itself.
 CHAT_TEMPLATE = (
@@ -81,13 +83,21 @@ class ArgusImageProcessor(BaseImageProcessor):
             images: a PIL picture, a uint8 array (H, W, 3), or a list of them (lists of lists are read in order).
 
         Returns:
-            pixel_values (T, 3, size, size) float32.
+            pixel_values (T, 3, size, size) float32; with a view of several tiles also image_sizes (P, 2), height and width.
         """
-        cut = build("view", *next(iter(self.view.items())))
-        tiles = [cut(_picture(image), self.size).pixels for image in _flat(images)]
-        if not tiles:
+        view, pictures = self.view_component, [_picture(image) for image in _flat(images)]
+        if not pictures:
             raise DataError("no picture to process")
-        return BatchFeature({"pixel_values": normalise(np.concatenate(tiles), self.image_mean, self.image_std)})
+        pixels = np.concatenate([view(picture, self.size).pixels for picture in pictures])
+        data = {"pixel_values": normalise(pixels, self.image_mean, self.image_std)}
+        if view.tiled:
+            data["image_sizes"] = torch.tensor([picture.size[::-1] for picture in pictures])
+        return BatchFeature(data)
+
+    @property
+    def view_component(self) -> View:
+        """The view that cuts tiles."""
+        return build("view", *next(iter(self.view.items())))
 
 
 def normalise(pixels: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> Tensor:
@@ -119,15 +129,31 @@ class ArgusProcessor(ProcessorMixin):
         self.grid = list(grid)
         super().__init__(image_processor, tokenizer, chat_template=chat_template or CHAT_TEMPLATE)
 
+    def arrange(self, width: int | None = None, height: int | None = None) -> Arrangement:
+        """Tiles and layout of a picture of this size in pixels; of one tile's size when not given."""
+        size = self.image_processor.size
+        return self.image_processor.view_component.arrange(width or size, height or size, size, (self.grid[0], self.grid[1]))
+
     def image_token_count(self, width: int | None = None, height: int | None = None) -> int:
-        """Visual tokens of a picture: tiles of its view times the connector's grid. The one place that knows."""
-        cut = build("view", *next(iter(self.image_processor.view.items())))
-        side = self.image_processor.size
-        return cut.count(width or side, height or side) * self.grid[0] * self.grid[1]
+        """Positions of a picture that the model fills: visual tokens and learned separators. The one place that knows."""
+        return len(places(self.arrange(width, height).layout))
+
+    def picture_ids(self, width: int | None = None, height: int | None = None) -> list[int]:
+        """Token ids of a picture: placeholders, and the text that its view writes between them."""
+        ids: list[int] = []
+        for span in self.arrange(width, height).layout:
+            ids += self._text_ids(span.text) if isinstance(span, Text) else [self.image_token_id] * len(span.source)
+        return ids
+
+    def _text_ids(self, text: str) -> list[int]:
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
     def replace_image_token(self, image_inputs: dict[str, Any], image_idx: int, **kwargs: Any) -> str:
         """What transformers' processor writes in place of one `<image>`."""
-        return self.image_token * self.image_token_count()
+        sizes = image_inputs.get("image_sizes")
+        height, width = (None, None) if sizes is None else (int(side) for side in sizes[image_idx])
+        layout = self.arrange(width, height).layout
+        return "".join(s.text if isinstance(s, Text) else self.image_token * len(s.source) for s in layout)
 
     def __call__(
         self,
@@ -151,7 +177,8 @@ class ArgusProcessor(ProcessorMixin):
             max_length: refuse longer prompts (with `truncation`, cut text behind the last picture).
 
         Returns:
-            input_ids, attention_mask, mm_token_type_ids (B, S), pixel_values (T, 3, H, W).
+            input_ids, attention_mask, mm_token_type_ids (B, S), pixel_values (T, 3, H, W), image_sizes (P, 2) where the view
+            cuts several tiles.
 
         Raises:
             DataError: markers and pictures do not match, or a picture would be cut.
@@ -172,9 +199,8 @@ class ArgusProcessor(ProcessorMixin):
         if shown != len(pictures):
             raise DataError(f"the prompts show {shown} pictures ('{self.image_token}'), but {len(pictures)} were given")
         sizes = iter([_picture(p).size for p in pictures])
-        # Position in the row that each token of the expanded prompt comes from: a picture's is repeated.
-        source = [self._expand(row, sizes, max_length, truncation) for row in rows]
-        ids = [row[where].tolist() for row, where in zip(rows, source, strict=True)]
+        expanded = [self._expand(row, sizes, max_length, truncation) for row in rows]
+        ids, source = [pair[0].tolist() for pair in expanded], [pair[1] for pair in expanded]
         encoded = self.tokenizer.pad(
             {"input_ids": ids, "attention_mask": [[1] * len(i) for i in ids]},
             padding=padding or (len(ids) > 1 and return_tensors is not None),
@@ -189,21 +215,27 @@ class ArgusProcessor(ProcessorMixin):
             data["offset_mapping"] = [f + s if padding_side == "left" else s + f for f, s in zip(fill, spans, strict=True)]
         return BatchFeature(data, tensor_type=return_tensors)
 
-    def _expand(self, row: np.ndarray, sizes: Iterator[tuple[int, int]], longest: int | None, cut: bool) -> np.ndarray:
-        """Indices into `row` with that of every picture's token repeated once per visual token."""
+    def _expand(
+        self, row: np.ndarray, sizes: Iterator[tuple[int, int]], longest: int | None, cut: bool
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The ids of a prompt with its pictures' written out, and the place in `row` that each comes from."""
         marks = np.flatnonzero(row == self.image_token_id)
+        written = [np.array(self.picture_ids(*next(sizes))) for _ in marks]
         times = np.ones(len(row), dtype=np.int64)
-        times[marks] = [self.image_token_count(*next(sizes)) for _ in marks]
+        times[marks] = [len(picture) for picture in written]
         where = np.repeat(np.arange(len(row)), times)
-        end = int(times[: marks[-1] + 1].sum()) if len(marks) else 0  # behind the last visual token
+        ids = row[where]
+        if written:
+            ids[np.isin(where, marks)] = np.concatenate(written)
+        end = int(times[: marks[-1] + 1].sum()) if len(marks) else 0  # behind the last picture
         if longest is not None and len(where) > longest:
             if not cut or end > longest:
                 raise DataError(
                     f"a prompt has {len(where)} tokens, {end} of them up to its last picture, and max_length is {longest}",
                     hint="Raise max_length; pictures are never cut.",
                 )
-            where = where[:longest]
-        return where
+            ids, where = ids[:longest], where[:longest]
+        return ids, where
 
     def encode(self, samples: Sequence[Sample]) -> BatchFeature:
         """Many samples at once, as a padded batch of tensors.
@@ -245,20 +277,47 @@ class ArgusProcessor(ProcessorMixin):
         """What each position of a batch (B, S) is: the same map that the model keeps, before it runs.
 
         Control tokens are the tokenizer's; `labels`, where the batch has them, mark the answer.
+
+        Raises:
+            ValueError: the pictures' sizes do not fit the placeholders.
         """
+        ids = torch.as_tensor(inputs["input_ids"])
+        visual = ids == self.image_token_id
+        view, size, grid = self.image_processor.view_component, self.image_processor.size, (self.grid[0], self.grid[1])
+        if view.tiled:
+            sizes = torch.as_tensor(inputs.get("image_sizes", ())).tolist()
+            pictures = [view.arrange(width, height, size, grid) for height, width in sizes]
+            found = chunk_map(visual, filling(pictures, visual.sum(1).tolist()))
+            found = mark_tags(found, tag_length(view, self.tokenizer))
+        else:
+            found = chunk_map(visual, grid)
         special = set(self.tokenizer.all_special_ids) - {self.image_token_id, self.tokenizer.pad_token_id}
-        return token_map(
-            torch.as_tensor(inputs["input_ids"]),
-            self.image_token_id,
-            (self.grid[0], self.grid[1]),
-            attention_mask=inputs.get("attention_mask"),
-            special=sorted(special),
-            labels=inputs.get("labels"),
-        )
+        found.kind = found.kind.masked_fill(torch.isin(ids, torch.tensor(sorted(special))), SPECIAL)
+        if (mask := inputs.get("attention_mask")) is not None:
+            found.kind = found.kind.masked_fill(torch.as_tensor(mask) == 0, PAD)
+        if (labels := inputs.get("labels")) is not None:
+            found.role = found.role.masked_fill(labels != -100, ANSWER)
+        return found
 
     @property
     def model_input_names(self) -> list[str]:
-        return ["input_ids", "attention_mask", "mm_token_type_ids", "pixel_values"]
+        return ["input_ids", "attention_mask", "mm_token_type_ids", "pixel_values", "image_sizes"]
+
+
+def tag_length(view: View, tokenizer: PreTrainedTokenizerBase) -> int:
+    """Tokens of the text with which a view announces a tile; 0 where it has none.
+
+    Raises:
+        UnsupportedError: tags of different length.
+    """
+    lengths = {tag: len(tokenizer(tag, add_special_tokens=False)["input_ids"]) for tag in view.tags()}
+    if len(set(lengths.values())) > 1:
+        told = ", ".join(f"{tag} {n}" for tag, n in sorted(lengths.items(), key=lambda pair: (pair[1], pair[0])))
+        raise UnsupportedError(
+            f"the tags of tiles must have equally many tokens; this tokenizer makes of them: {told}.",
+            hint="Choose another kind of tags, or a thumbnail_tag of the others' length.",
+        )
+    return max(lengths.values(), default=0)
 
 
 def processor_for(model: ArgusModel, tokenizer: PreTrainedTokenizerBase) -> ArgusProcessor:

@@ -12,10 +12,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
+import numpy as np
 import torch
 from torch import Tensor
 
-TEXT, VISUAL, SPECIAL, PAD = 0, 1, 2, 3
+from argus.model.views.base import Arrangement, places
+
+TEXT, VISUAL, SPECIAL, PAD, SEPARATOR = 0, 1, 2, 3, 4
 PROMPT, ANSWER = 0, 1
 
 
@@ -24,8 +27,8 @@ class TokenMap:
     """What each position is.
 
     Args:
-        kind: TEXT, VISUAL, SPECIAL (control tokens) or PAD.
-        image: index of the picture within its sequence.
+        kind: TEXT, VISUAL, SPECIAL (control tokens), PAD, or SEPARATOR (learned vectors between a picture's visual tokens).
+        image: index of the picture within its sequence; also of its separators, and of the text tags that announce its tiles.
         tile: index of the tile within its picture.
         row, column: cell of the tile's grid of visual tokens.
         role: PROMPT, or ANSWER for tokens that were generated or are to be learned.
@@ -42,6 +45,16 @@ class TokenMap:
     def visual(self) -> Tensor:
         """Where visual tokens are: bool (B, S)."""
         return self.kind == VISUAL
+
+    @property
+    def placeholders(self) -> Tensor:
+        """Where visual tokens and learned separators are: bool (B, S)."""
+        return (self.kind == VISUAL) | (self.kind == SEPARATOR)
+
+    @property
+    def tags(self) -> Tensor:
+        """Where text announces a tile: bool (B, S)."""
+        return (self.kind == TEXT) & (self.image >= 0)
 
     def __len__(self) -> int:
         return self.kind.shape[1]
@@ -73,19 +86,93 @@ def plain(like: Tensor, role: int = PROMPT) -> TokenMap:
     return TokenMap(torch.full_like(like, TEXT), nothing, nothing, nothing, nothing, torch.full_like(like, role))
 
 
-def chunk_map(visual: Tensor, grid: tuple[int, int], before: TokenMap | None = None) -> TokenMap:
-    """The map of a part of a sequence whose pictures are one tile of one grid each.
+@dataclass(slots=True)
+class Filling:
+    """What fills the placeholders of each sequence, in order.
+
+    Args:
+        cells: (B, N, 5) kind, image, tile, row, column; rows of a batch that have fewer end in anything.
+        before: (B, 1) placeholders of each sequence in front of the first one.
+    """
+
+    cells: Tensor
+    before: Tensor
+
+    def select(self, batch: Tensor) -> Filling:
+        """Rows `batch`."""
+        return Filling(self.cells[batch], self.before[batch])
+
+
+def filling(pictures: Sequence[Arrangement], counts: Sequence[int], before: TokenMap | None = None) -> Filling:
+    """Give pictures to the sequences that show them.
+
+    Args:
+        pictures: in reading order over the batch.
+        counts: (B,) placeholders of each sequence.
+        before: the map of what precedes them.
+
+    Raises:
+        ValueError: a sequence whose placeholders are no whole number of the next pictures.
+    """
+    rows, left = [], list(pictures)
+    first = (before.image.amax(1) + 1).tolist() if before is not None else [0] * len(counts)
+    for count, image in zip(counts, first, strict=True):
+        cells = [np.empty((0, 5), dtype=np.int64)]
+        have = 0
+        while have < count and left:
+            cells.append(_cells(left.pop(0), image + len(cells) - 1))
+            have += len(cells[-1])
+        if have != count:
+            raise ValueError(f"a prompt has {count} placeholders, its pictures fill {have}")
+        rows.append(np.concatenate(cells))
+    table = torch.full((len(rows), max((len(r) for r in rows), default=0), 5), -1)
+    for index, row in enumerate(rows):
+        table[index, : len(row)] = torch.from_numpy(row)
+    seen = before.placeholders.sum(1, keepdim=True).cpu() if before is not None else torch.zeros(len(rows), 1, dtype=torch.long)
+    return Filling(table, seen)
+
+
+def _cells(picture: Arrangement, image: int) -> np.ndarray:
+    """(n, 5) kind, image, tile, row, column of a picture's positions."""
+    source = places(picture.layout)
+    visual, columns = source >= 0, picture.grid[1]
+    tile, cell = np.divmod(source, picture.grid[0] * columns)
+    inner = np.where(visual, (tile, cell // columns, cell % columns), -1)  # (3, n)
+    return np.stack([np.where(visual, VISUAL, SEPARATOR), np.full_like(source, image), *inner], axis=1)
+
+
+def mark_tags(known: TokenMap, length: int) -> TokenMap:
+    """The map with the `length` positions in front of every tile marked as its tag."""
+    starts = known.visual & (known.row == 0) & (known.column == 0)
+    image, tile = known.image.clone(), known.tile.clone()
+    for distance in range(1, length + 1):
+        ahead = starts[:, distance:]  # (B, S - distance)
+        image[:, :-distance] = torch.where(ahead, known.image[:, distance:], image[:, :-distance])
+        tile[:, :-distance] = torch.where(ahead, known.tile[:, distance:], tile[:, :-distance])
+    return TokenMap(known.kind, image, tile, known.row, known.column, known.role)
+
+
+def chunk_map(visual: Tensor, pictures: tuple[int, int] | Filling, before: TokenMap | None = None) -> TokenMap:
+    """The map of a part of a sequence.
 
     A part may begin or end inside a picture: chunked prefill cuts anywhere, and each row of a batch is cut elsewhere.
 
     Args:
-        visual: (B, S) bool, where the part's visual tokens are.
-        grid: rows and columns of visual tokens of every tile.
+        visual: (B, S) bool, where the part's placeholders are.
+        pictures: what fills them; or rows and columns of visual tokens, where every picture is one tile of one grid.
         before: the map of what precedes the part.
     """
     chunk = plain(visual.long())
-    seen = before.visual.sum(1, keepdim=True) if before is not None else 0  # (B, 1)
-    number = visual.cumsum(1) - 1 + seen  # (B, S) of a visual token among those of its sequence
+    seen = before.placeholders.sum(1, keepdim=True) if before is not None else 0  # (B, 1)
+    number = visual.cumsum(1) - 1 + seen  # (B, S) of a placeholder among those of its sequence
+    if isinstance(pictures, Filling):
+        if not visual.any():
+            return chunk
+        place = (number - pictures.before.to(number)).clamp(min=0)[..., None].expand(-1, -1, 5)
+        cells = pictures.cells.to(number).gather(1, place.clamp(max=pictures.cells.shape[1] - 1))  # (B, S, 5)
+        kind, image, tile, row, column = torch.where(visual[..., None], cells, -1).unbind(-1)
+        return TokenMap(torch.where(visual, kind, chunk.kind), image, tile, row, column, chunk.role)
+    grid = pictures
     inside = number % (grid[0] * grid[1])
     chunk.kind = chunk.kind.masked_fill(visual, VISUAL)
     chunk.image = (number // (grid[0] * grid[1])).masked_fill(~visual, -1)

@@ -21,4 +21,4 @@ def test_a_picture_of_the_right_size_is_untouched() -> None:
     pixels = np.random.default_rng(0).integers(0, 255, (16, 16, 3), dtype=np.uint8)
     view = build("view", "square")
     assert (view(Image.fromarray(pixels), 16).pixels[0] == pixels).all()
-    assert view.count(640, 480) == 1
+    assert view.count(640, 480, 16) == 1

@@ -2,4 +2,17 @@
 
 from argus.core.registry import Component
 
-COMPONENTS = (Component("view", "square", "argus.model.views.square:Square", "one square tile: stretched, padded or cropped"),)
+COMPONENTS = (
+    Component("view", "square", "argus.model.views.square:Square", "one square tile: stretched, padded or cropped"),
+    Component("view", "internvl", "argus.model.views.internvl:InternVL", "tiles by the closest aspect ratio, thumbnail last"),
+    Component("view", "anyres", "argus.model.views.anyres:AnyRes", "best-fitting padded tiles, read as one map with line breaks"),
+    Component("view", "nvlm", "argus.model.views.nvlm:NVLM", "tiles announced by text tags, thumbnail last", "nvlm"),
+    Component(
+        "view",
+        "4khd",
+        "argus.model.views.dynamic_partition:DynamicPartition",
+        "as many tiles as a budget holds, with line breaks",
+        "xcomposer2-4khd",
+    ),
+    Component("view", "ferret_ui", "argus.model.views.ferret_ui:FerretUI", "a whole screen and its two halves", "ferret-ui"),
+)

@@ -1,4 +1,13 @@
-"""What a view is: it cuts a picture into tiles and says how they lie."""
+"""What a view is: it cuts a picture into tiles and says in which order their visual tokens are read.
+
+A layout is a tuple of typed spans. `Places` are positions that the model fills: cells of tiles and learned vectors between them.
+`Text` is written into the prompt as ordinary text. For two tiles of 1 x 2 tokens side by side, behind a view of the whole
+picture (tile 0), LLaVA-NeXT's layout is
+
+    (Places([0 1]), Places([2 3 4 5 NEWLINE]))
+
+A cell is numbered tile * rows * columns + row * columns + column.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +19,9 @@ import numpy as np
 from PIL import Image
 
 from argus.core.registry import Options
+
+NEWLINE, DIVIDER = -1, -2  # learned vectors: behind a row of cells, and between two parts of a picture
+LEARNED = {NEWLINE: "image_newline", DIVIDER: "image_divider"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,17 +46,71 @@ class Tiles:
 
     Args:
         pixels: (T, H, W, 3) uint8.
-        tiles: what each of the T is, in the order in which the language model reads them.
+        tiles: what each of the T is, in the order in which the encoder reads them.
     """
 
     pixels: np.ndarray
     tiles: list[Tile]
 
 
+@dataclass(frozen=True, slots=True)
+class Text:
+    """Text that belongs to a picture.
+
+    Args:
+        text: as the tokenizer reads it.
+        tile: the tile that it announces; -1 for none.
+    """
+
+    text: str
+    tile: int = -1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Places:
+    """Positions that the model fills.
+
+    Args:
+        source: (n,) cells, or NEWLINE and DIVIDER.
+    """
+
+    source: np.ndarray
+
+
+Layout = tuple[Text | Places, ...]
+
+
+def places(layout: Layout) -> np.ndarray:
+    """(n,) sources of all positions of a picture that the model fills."""
+    return np.concatenate([span.source for span in layout if isinstance(span, Places)])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Arrangement:
+    """What a picture becomes.
+
+    Args:
+        tiles: number of tiles.
+        layout: in which order they are read.
+        grid: rows and columns of visual tokens of a tile.
+    """
+
+    tiles: int
+    layout: Layout
+    grid: tuple[int, int]
+
+
 class View(ABC):
-    """Subclasses implement `__call__` and `count`."""
+    """Subclasses implement `__call__`, `count` and `layout`.
+
+    Attributes:
+        learned: which of NEWLINE and DIVIDER its layouts hold.
+        tiled: whether the number of positions depends on the picture.
+    """
 
     Options: ClassVar[type[Options]]
+    learned: tuple[int, ...] = ()
+    tiled: bool = False
 
     def __init__(self, options: Any) -> None:
         self.options = options
@@ -54,5 +120,23 @@ class View(ABC):
         """Tiles of side `size` pixels."""
 
     @abstractmethod
-    def count(self, width: int, height: int) -> int:
-        """Number of tiles that a picture of this size becomes."""
+    def count(self, width: int, height: int, size: int) -> int:
+        """Number of tiles of side `size` that a picture becomes."""
+
+    @abstractmethod
+    def layout(self, width: int, height: int, size: int, grid: tuple[int, int]) -> Layout:
+        """In which order a picture is read.
+
+        Args:
+            width, height: of the picture, in pixels.
+            size: side of a tile in pixels.
+            grid: rows and columns of visual tokens of a tile.
+        """
+
+    def arrange(self, width: int, height: int, size: int, grid: tuple[int, int]) -> Arrangement:
+        """Tiles and layout of a picture; see `layout`."""
+        return Arrangement(self.count(width, height, size), self.layout(width, height, size, grid), grid)
+
+    def tags(self) -> tuple[str, ...]:
+        """All texts with which its layouts may announce a tile."""
+        return ()

@@ -13,7 +13,7 @@ from PIL import Image
 from pydantic import Field
 
 from argus.core.registry import Options
-from argus.model.views.base import Tile, Tiles, View
+from argus.model.views.base import Layout, Places, Tile, Tiles, View
 
 MEAN_COLOUR = (122, 116, 104)  # CLIP's mean, as in LLaVA-1.5
 
@@ -49,5 +49,8 @@ class Square(View):
             picture = picture.resize((size, size), Image.Resampling.BICUBIC)
         return Tiles(np.asarray(picture)[None], [Tile("whole", 0, 0, box)])
 
-    def count(self, width: int, height: int) -> int:
+    def count(self, width: int, height: int, size: int) -> int:
         return 1
+
+    def layout(self, width: int, height: int, size: int, grid: tuple[int, int]) -> Layout:
+        return (Places(np.arange(grid[0] * grid[1])),)

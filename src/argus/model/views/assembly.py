@@ -1,0 +1,65 @@
+"""Tiles' visual tokens and learned vectors in the order in which the language model reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from argus.core.errors import ModelError
+from argus.model.views.base import LEARNED, Arrangement, View, places
+
+
+class Assembly(nn.Module):
+    """The learned vectors of a view, and the gathering of pictures.
+
+    The vectors start as normal as LLaVA-NeXT's, with deviation 1 / sqrt(width).
+
+    Args:
+        view: says which vectors there are.
+        width: D of the language model.
+    """
+
+    def __init__(self, view: View, width: int) -> None:
+        super().__init__()
+        self.learned = view.learned
+        for source in view.learned:
+            self.register_parameter(LEARNED[source], nn.Parameter(torch.empty(width)))
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Draw the learned vectors anew."""
+        for vector in self.parameters():
+            nn.init.normal_(vector, std=len(vector) ** -0.5)
+
+    def forward(self, features: Tensor, pictures: Sequence[Arrangement]) -> list[Tensor]:
+        """Visual positions (n, D) of each picture.
+
+        Args:
+            features: (T, M, D) visual tokens of all tiles.
+            pictures: in the order of the tiles.
+
+        Raises:
+            ModelError: other tiles than the pictures have.
+        """
+        tiles, area, _ = features.shape
+        if sum(p.tiles for p in pictures) != tiles:
+            raise ModelError(
+                f"{len(pictures)} pictures of these sizes have {sum(p.tiles for p in pictures)} tiles, but {tiles} were given",
+                hint="Prepare text and pictures in one call of the processor of this model.",
+            )
+        vectors = [getattr(self, LEARNED[source])[None].to(features) for source in self.learned]
+        bank = torch.cat([features.flatten(0, 1), *vectors])  # (T M + learned, D)
+        index, start = [], 0
+        for picture in pictures:
+            source = places(picture.layout)
+            moved = source + start * area
+            for slot, learned in enumerate(self.learned):
+                moved[source == learned] = tiles * area + slot
+            index.append(moved)
+            start += picture.tiles
+        rows = bank[torch.from_numpy(np.concatenate(index)).to(bank.device)]
+        return list(rows.split([len(i) for i in index]))
