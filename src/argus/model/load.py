@@ -232,12 +232,14 @@ def _compose_multimodal(spec: Mapping[str, Any]) -> tuple[PreTrainedModel, Any]:
     if len(tokenizer) > language.get_input_embeddings().num_embeddings:  # many tables have rows to spare
         language.resize_token_embeddings(len(tokenizer))
     tower, vision_config = _encoder(spec.get("encoder", {"vit": {}}))
+    view = _part(spec.get("view", "square"))
     config = ArgusConfig(
         vision_config,
         language.config,
         connector=_part(spec.get("connector", "mlp")),
-        view=_part(spec.get("view", "square")),
+        view=view,
         image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+        tag_length=argus.model.processor.tag_length(build("view", *next(iter(view.items()))), tokenizer),
     )
     model = ArgusForConditionalGeneration(config)
     model.model.language_model.load_state_dict(language.base_model.state_dict())

@@ -1,16 +1,61 @@
-"""Models composed by Argus: any encoder that gives `VisualFeatures`, any connector, any causal language model."""
+"""Models composed by Argus: any encoder that gives `VisualFeatures`, any connector, any causal language model, any view.
+
+Views of several tiles put the tiles' tokens together in orders of their own, with learned separators between them. Every tile is
+a crop; a separator that ends a row leaves with the last token of the row, other separators stay.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from argus.core.errors import UnsupportedError
-from argus.model.anatomy.base import Anatomy, Piece, attention_of
+from argus.model.anatomy.base import Anatomy, Crop, Listener, Piece, VisualTokens, attention_of
 from argus.model.encoders.transformers_tower import TransformersTower
 from argus.model.features import VisualFeatures
+from argus.model.views.base import NEWLINE, Arrangement, Places, places
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Arranged(Piece):
+    """All tiles of a picture, as its view puts them together."""
+
+    arrangement: Arrangement
+
+    @property
+    def size(self) -> int:
+        return len(places(self.arrangement.layout))
+
+    @property
+    def patches(self) -> int:
+        return self.tiles * self.grid[0] * self.grid[1]
+
+    @property
+    def tiles(self) -> int:
+        return self.arrangement.tiles
+
+    def chosen(self, scores: Tensor) -> Tensor:
+        source = torch.from_numpy(places(self.arrangement.layout))
+        return scores[source[source >= 0].sort().values.to(scores.device)]
+
+    def lines(self) -> Tensor:
+        """(size,) for each position that of the separator that ends its row, -1 for none."""
+        lines, start = [], 0
+        for span in self.arrangement.layout:
+            if not isinstance(span, Places):
+                continue
+            source = torch.from_numpy(span.source)
+            ends = (source == NEWLINE).nonzero().flatten()
+            line = torch.full_like(source, -1)
+            if len(ends):
+                line = start + ends[torch.searchsorted(ends, torch.arange(len(source)))]
+            lines.append(line)
+            start += len(source)
+        return torch.cat(lines)
 
 
 class Argus(Anatomy):
@@ -33,8 +78,12 @@ class Argus(Anatomy):
         return bool(self.vision_tower.has_cls)
 
     def pieces(self, inputs: Mapping[str, Any]) -> list[Piece]:
+        """One per picture; one per tile for the vision tower's own inputs, which do not say how tiles belong together."""
         pixels = inputs["pixel_values"]
         grid = self.root.visual_grid(*pixels.shape[-2:])
+        if inputs.get("image_sizes") is not None:
+            view, size = self.root.view, self.vision_tower.image_size
+            return arranged([view.arrange(int(w), int(h), size, grid) for h, w in inputs["image_sizes"].tolist()])
         return [Piece(picture, 0, grid) for picture in range(len(pixels))]
 
     def vision_pixels(self, inputs: Mapping[str, Any]) -> list[Tensor]:
@@ -52,7 +101,48 @@ class Argus(Anatomy):
 
     @property
     def features_module(self) -> nn.Module:
-        return self.projector
+        return self.root.image_assembly if self.root.view.tiled else self.projector
+
+    def features(self, output: Any) -> Tensor:
+        return torch.cat(output) if isinstance(output, list) else super().features(output)
+
+    def on_features(self, seen: Callable[[Tensor, list[Piece] | None], None]) -> Listener:
+        if not self.root.view.tiled:
+            return super().on_features(seen)
+        return self.features_module.register_forward_hook(
+            lambda module, args, output: seen(self.features(output), arranged(args[1]))
+        )
+
+    def locate(self, mask: Tensor, pieces: Sequence[Piece]) -> VisualTokens:
+        pictures = [p for p in pieces if isinstance(p, Arranged)]
+        if not pictures:
+            return super().locate(mask, pieces)
+        item, column = mask.nonzero(as_tuple=True)
+        total = sum(p.size for p in pictures)
+        if total != len(item):
+            raise UnsupportedError(f"the prompt has {len(item)} visual tokens, its pictures give {total}.")
+        crops: list[Crop] = []
+        numbers: dict[int, dict[int, int]] = {}  # item -> picture -> its number in that item
+        sources, lines, start = [], [], 0
+        area = pictures[0].grid[0] * pictures[0].grid[1]
+        for picture in pictures:
+            owner = int(item[start])
+            seen = numbers.setdefault(owner, {})
+            image = seen.setdefault(picture.picture, len(seen))
+            source, line = torch.from_numpy(places(picture.arrangement.layout)), picture.lines()
+            sources.append(torch.where(source < 0, -1, source + len(crops) * area))
+            lines.append(torch.where(line < 0, -1, line + start))
+            crops += [Crop(owner, image, tile, picture.grid) for tile in range(picture.tiles)]
+            start += picture.size
+        source, line = torch.cat(sources).to(mask.device), torch.cat(lines).to(mask.device)  # (M,) over all positions
+        breaks = source < 0
+        number = torch.where(breaks, breaks.cumsum(0) - 1, -1)  # of a separator among separators
+        inner = (~breaks).nonzero().flatten()
+        inner = inner[source[inner].argsort()]  # by crop, then in raster order
+        ends = torch.where(line[inner] < 0, -1, number[line[inner].clamp(min=0)])
+        separators = torch.stack([item[breaks], column[breaks]], 1)
+        cell = source[inner]
+        return VisualTokens(item[inner], column[inner], cell // area, cell % area, tuple(crops), ends, separators)
 
     @property
     def encoder_attention(self) -> nn.Module:
@@ -76,3 +166,8 @@ class Argus(Anatomy):
                 "attention on patches says nothing about single tokens."
             )
         return scores.view(-1, high, rows // high, wide, columns // wide).mean((2, 4)).flatten()
+
+
+def arranged(pictures: Sequence[Arrangement]) -> list[Piece]:
+    """Pictures in tiles as pieces."""
+    return [Arranged(number, 0, picture.grid, arrangement=picture) for number, picture in enumerate(pictures)]
