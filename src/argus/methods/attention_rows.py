@@ -45,9 +45,13 @@ class AttentionCall:
     causal: bool
 
 
+Kernel = Callable[[AttentionCall, Tensor], Tensor]  # (call, value (B, H_kv, K, d)) -> (B, Q, H, d)
+
+
 @dataclass(slots=True)
 class _Watched:
     listeners: list[Callable[[AttentionCall], None]] = field(default_factory=list)
+    kernels: list[Kernel] = field(default_factory=list)
     real: str | None = None
     hooks: list[Any] = field(default_factory=list)
 
@@ -60,22 +64,48 @@ class Watch:
 
     def __init__(self, attention: nn.Module, listener: Callable[[AttentionCall], None]) -> None:
         self.attention, self.listener = attention, listener
-        state = _watched.setdefault(attention, _Watched())
-        if not state.listeners:
-            state.hooks = [
-                attention.register_forward_pre_hook(_enter),
-                attention.register_forward_hook(_leave, always_call=True),
-            ]
-        state.listeners.append(listener)
+        _state(attention).listeners.append(listener)
 
     def remove(self) -> None:
         """Takes the listener away; the last one takes the hooks with it."""
-        state = _watched[self.attention]
-        state.listeners.remove(self.listener)
-        if not state.listeners:
-            for hook in state.hooks:
-                hook.remove()
-            del _watched[self.attention]
+        _watched[self.attention].listeners.remove(self.listener)
+        _cleared(self.attention)
+
+
+class Replacement:
+    """A kernel in the place of an attention module's own, until `remove`."""
+
+    def __init__(self, attention: nn.Module, kernel: Kernel) -> None:
+        self.attention, self.kernel = attention, kernel
+        _state(attention).kernels.append(kernel)
+
+    def remove(self) -> None:
+        """Gives the module the kernel back that it had before."""
+        _watched[self.attention].kernels.remove(self.kernel)
+        _cleared(self.attention)
+
+
+def replace_kernel(attention: nn.Module, kernel: Kernel) -> Replacement:
+    """Lets `kernel` compute what `attention`'s kernel would; of several, the last one does."""
+    return Replacement(attention, kernel)
+
+
+def _state(attention: nn.Module) -> _Watched:
+    state = _watched.setdefault(attention, _Watched())
+    if not state.hooks:
+        state.hooks = [
+            attention.register_forward_pre_hook(_enter),
+            attention.register_forward_hook(_leave, always_call=True),
+        ]
+    return state
+
+
+def _cleared(attention: nn.Module) -> None:
+    state = _watched[attention]
+    if not state.listeners and not state.kernels:
+        for hook in state.hooks:
+            hook.remove()
+        del _watched[attention]
 
 
 def watch(attention: nn.Module, listener: Callable[[AttentionCall], None]) -> Watch:
@@ -105,6 +135,8 @@ def _listening(
     call = AttentionCall(query, key, attention_mask, scaling, causal)
     for listener in state.listeners:
         listener(call)
+    if state.kernels:
+        return state.kernels[-1](call, value), None
     if state.real in (None, "eager"):
         kernel = sys.modules[type(module).__module__].eager_attention_forward
     else:
@@ -129,7 +161,7 @@ def attention_rows(call: AttentionCall, rows: Tensor) -> Tensor:
     index = rows[:, None, :, None].expand(-1, heads, -1, width)
     query = call.query.gather(2, index).view(batch, groups, -1, width)  # (B, H_kv, H / H_kv * R, d)
     logits = (query @ call.key.transpose(-1, -2)).view(batch, heads, rows.shape[1], -1) * call.scaling  # (B, H, R, K)
-    visible = _mask_rows(call, rows)
+    visible = mask_rows(call, rows)
     if visible is not None:
         logits = logits + visible if visible.is_floating_point() else logits.masked_fill(~visible, torch.finfo(logits.dtype).min)
     return logits.softmax(-1, dtype=torch.float32)
@@ -158,7 +190,7 @@ def mean_attention(call: AttentionCall, weights: Tensor) -> Tensor:
     return total / weights.sum(-1).clamp(min=1e-12)[:, None, None]
 
 
-def _mask_rows(call: AttentionCall, rows: Tensor) -> Tensor | None:
+def mask_rows(call: AttentionCall, rows: Tensor) -> Tensor | None:
     """The mask's part for chosen rows, broadcastable to (B, H, R, K): additive float or bool with True = visible."""
     mask, (queries, keys) = call.mask, (call.query.shape[2], call.key.shape[2])
     if mask is not None and mask.ndim == 4:

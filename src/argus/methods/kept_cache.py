@@ -36,12 +36,14 @@ class Layout:
         length: columns that the layer has seen, held or not.
         ragged: whether there may be entries of -1.
         shifts: drops that renumbered later positions.
+        visual: (B, L) bool, which entries are visual tokens; None where nobody asks.
     """
 
     columns: Tensor
     length: int
     ragged: bool = False
     shifts: tuple[Shift, ...] = ()
+    visual: Tensor | None = None
     _changed: dict[Any, tuple[Any, Any]] = field(default_factory=dict, repr=False)
 
     def shift(self) -> Tensor | None:
@@ -54,7 +56,8 @@ class Layout:
         if asked is not items or changed is None:
             rows = items.to(self.columns.device)
             shifts = tuple(Shift(s.first, s.last, s.by[rows]) for s in self.shifts)
-            changed = Layout(self.columns[rows], self.length, self.ragged, shifts)
+            visual = None if self.visual is None else self.visual[rows]
+            changed = Layout(self.columns[rows], self.length, self.ragged, shifts, visual)
             self._changed[id(items)] = items, changed
         return changed
 
@@ -75,7 +78,8 @@ class Layout:
             width = int(held.nonzero().max()) + 1 if held.any() else 0
             ragged = bool((columns[:, :width] < 0).any())
             shifts = tuple(s for s in self.shifts if s.last < length)
-            self._changed["cropped", length] = None, Layout(columns[:, :width], length, ragged, shifts)
+            visual = None if self.visual is None else self.visual[:, :width]
+            self._changed["cropped", length] = None, Layout(columns[:, :width], length, ragged, shifts, visual)
         return self._changed["cropped", length][1]
 
 

@@ -23,7 +23,7 @@ from argus.methods.encoded import Encoder
 from argus.methods.kept_cache import KeptLayer, kept_layer
 from argus.methods.layer_run import Run
 from argus.methods.reduction.base import Reducer, Rows, Step, everything
-from argus.model.anatomy.base import Anatomy, VisualTokens
+from argus.model.anatomy.base import Anatomy, Listener, VisualTokens
 
 
 @dataclass(slots=True)
@@ -43,6 +43,7 @@ class LayerPlan:
         self.anatomy = anatomy
         self.encoder = Encoder(anatomy)
         self.reducers: dict[Reducer, list[Record]] = {}
+        self.own_hooks: dict[Reducer, list[Listener]] = {}
         self.run: Run | None = None
         self._seen: dict[str, Any] | None = None  # the root module's inputs, until its language model runs
         self._watch: Watch | None = None
@@ -70,11 +71,14 @@ class LayerPlan:
         if set(types) - {"full_attention"}:
             raise UnsupportedError(f"decoder layers of types {sorted(set(types))} do not all see the whole sequence.")
         self.reducers[reducer] = []
+        self.own_hooks[reducer] = reducer.hooks(self.anatomy, lambda: self.run)
         self._schedule()
 
     def remove(self, reducer: Reducer) -> None:
         """Takes a reducer away; with the last one all hooks go."""
         del self.reducers[reducer]
+        for hook in self.own_hooks.pop(reducer):
+            hook.remove()
         if self.reducers:
             self._schedule()
         else:
@@ -110,7 +114,8 @@ class LayerPlan:
 
     def _begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         seen, self._seen = self._seen, None
-        self.run = Run(None, torch.empty(0), torch.empty(0))
+        marked = any(self.own_hooks.values())
+        self.run = Run(None, torch.empty(0), torch.empty(0), marked=marked)
         if seen is None:
             return
         embeddings = kwargs["inputs_embeds"]
@@ -124,7 +129,7 @@ class LayerPlan:
         real = torch.ones_like(mask)
         if padding is not None and padding.ndim == 2:
             real = padding[:, -mask.shape[1] :].bool()
-        self.run = Run(tokens, everything(tokens), real, found)
+        self.run = Run(tokens, everything(tokens), real, found, marked=marked)
         for records in self.reducers.values():
             records.clear()
 
@@ -147,7 +152,7 @@ class LayerPlan:
             if index in self.rows:
                 self._watch = watch(self.anatomy.decoder_attention(index), lambda call: run.listen(self.rows[index], call))
         held = cache.layers[index] if cache is not None and index < len(cache.layers) else None
-        if run.cut is None and run.bias is None and not isinstance(held, KeptLayer):
+        if run.cut is None and run.bias is None and not isinstance(held, KeptLayer) and not (run.marked and run.tokens):
             return None
         if cache is not None:
             held = kept_layer(cache, index, run.whole(past, hidden))

@@ -39,6 +39,8 @@ class Run:
         shifts: drops of this chunk that renumber.
         attention: rows -> (B, H, S) attention of the layer that just ran.
         memo: cut inputs, shared by layers that hold the same positions.
+        marked: whether layouts say which keys are visual tokens.
+        layout: of the keys that the layer which runs now sees, where the layer was given inputs of its own.
     """
 
     tokens: VisualTokens | None
@@ -53,6 +55,8 @@ class Run:
     shifts: list[tuple[int, Tensor]] = field(default_factory=list)
     attention: dict[Rows, Tensor] = field(default_factory=dict)
     memo: dict[Any, Any] = field(default_factory=dict)
+    marked: bool = False
+    layout: Layout | None = None
 
     def whole(self, length: int, like: Tensor) -> Layout:
         """The layout of a cache layer that holds all of the `length` columns before this chunk."""
@@ -85,6 +89,7 @@ class Run:
             changed, after = self._cut_inputs(anatomy, hidden, kwargs, layout)
             self.memo[key] = changed, after, (self.cut, layout, kwargs.get("attention_mask"), self.bias)
         changed, after, _ = self.memo[key]
+        self.layout = after
         if held is not None:
             held.layout = after
         return changed
@@ -128,7 +133,21 @@ class Run:
         if ids is not None:
             # Flash kernels take a jump in position ids for a border between packed sequences.
             changed["position_ids"] = None if flash else ids if self.cut is None else self.cut.take(ids)
-        return changed, Layout(keys, past + length, ragged, shifts)
+        visual = self._visual(hidden, layout) if self.marked else None
+        return changed, Layout(keys, past + length, ragged, shifts, visual)
+
+    def _visual(self, hidden: Tensor, before: Layout | None) -> Tensor:
+        """(B, L) bool: which of the keys, those of the cache first, are visual tokens."""
+        batch, length = hidden.shape[:2]
+        own = torch.zeros(batch, length, dtype=torch.bool, device=hidden.device)
+        if self.tokens is not None:
+            own = self.tokens.mask(batch, length)
+        if self.cut is not None:
+            own = self.cut.take(own) & (self.cut.columns >= 0)
+        if before is None:
+            return own
+        held = torch.zeros_like(before.columns, dtype=torch.bool) if before.visual is None else before.visual
+        return torch.cat([held, own], dim=1)
 
     @torch.no_grad()
     def listen(self, wanted: set[Rows], call: AttentionCall) -> None:

@@ -20,7 +20,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
 import torch
 from pydantic import Field
@@ -28,7 +28,10 @@ from torch import Tensor
 
 from argus.core.errors import UnsupportedError
 from argus.core.registry import Options
-from argus.model.anatomy.base import Anatomy, VisualTokens
+from argus.model.anatomy.base import Anatomy, Listener, VisualTokens
+
+if TYPE_CHECKING:
+    from argus.methods.layer_run import Run
 
 Positions = Literal["consecutive", "original"]
 Rows = Literal["last", "text", "visual"]
@@ -149,6 +152,14 @@ class Reducer(ABC):
     def keep(self, step: Step) -> Tensor:
         """(T,) bool: which visual tokens enter the layer; entries that are not present do not matter."""
         return self.select(self.score(step), step.tokens, step.present)
+
+    def hooks(self, anatomy: Anatomy, run: Callable[[], Run | None]) -> list[Listener]:
+        """Hooks of its own, for as long as it is attached, that change what layers compute for visual tokens.
+
+        Args:
+            run: () -> the forward pass that is running; its `layout` says which keys of a layer are visual tokens.
+        """
+        return []
 
     def bias(self, step: Step) -> Tensor | None:
         """(T,) added to the attention logits of a token as a key, in this layer and all later ones; None for nothing.
