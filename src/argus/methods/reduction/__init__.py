@@ -40,4 +40,11 @@ COMPONENTS = (
         "argus.methods.reduction.random:Random",
         "keep visual tokens by lot, the same for a picture whatever else is in the batch",
     ),
+    Component(
+        "reducer",
+        "yopo",
+        "argus.methods.reduction.yopo:Yopo",
+        "keep all visual tokens and cut what is computed for them: neighbours, heads, neurons, layers",
+        "yopo",
+    ),
 )
