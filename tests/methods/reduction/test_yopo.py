@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from peft import LoraConfig, get_peft_model
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
@@ -17,7 +18,7 @@ from argus.core.errors import RecipeError, UnsupportedError
 from argus.methods.reduction.visual_attention import neighbours
 from argus.methods.reduction.yopo import kept_heads, visual_share, vote_score
 from argus.model.anatomy import anatomy
-from tests.methods.families import FAMILIES, IMAGE, llava, llava_inputs
+from tests.methods.families import FAMILIES, IMAGE, cast, llava, llava_inputs
 from tests.methods.reduction.test_fopru import grids
 
 SOME = tuple(tuple(bool((layer + head) % 3) for head in range(4)) for layer in range(3))  # heads of grouped queries, too
@@ -208,6 +209,37 @@ def test_behind_a_reducer_of_the_encoder() -> None:
     torch.testing.assert_close(found[0], found[1], atol=5e-5, rtol=1e-4)
 
 
+def test_adapters_and_gradients() -> None:
+    """LoRA on every linear layer: as if it were merged; the loss reaches its weights through rows that are cut short."""
+    inputs = llava_inputs([1], [6])
+    torch.manual_seed(3)
+    names = [f"{p}_proj" for p in ("q", "k", "v", "o", "gate", "up", "down")]
+    tuned: Any = get_peft_model(llava(), LoraConfig(r=2, target_modules=names, init_lora_weights=False))
+    with argus.attach(tuned, "yopo", **CUTS["everything"]):
+        logits = tuned(**inputs).logits[0]
+        logits[-1].square().mean().backward()
+    learned = [p for name, p in tuned.named_parameters() if "language_model.layers.0" in name and "lora_B" in name]
+    assert len(learned) == 7
+    assert all(bool(p.grad.abs().sum() > 0) for p in learned)
+    merged = tuned.merge_and_unload()
+    with argus.attach(merged, "yopo", **CUTS["everything"]), torch.no_grad():
+        expected = merged(**inputs).logits[0]
+    where = text(merged, inputs)
+    torch.testing.assert_close(logits[where].detach(), expected[where], atol=1e-4, rtol=1e-4)
+
+
+def test_bfloat16() -> None:
+    """Close to float32, and of its own type."""
+    inputs = llava_inputs([1, 2], [6, 4])
+    found = []
+    for dtype in (torch.float32, torch.bfloat16):
+        model = llava().to(dtype)
+        with argus.attach(model, "yopo", **CUTS["everything"]), torch.no_grad():
+            found.append(model(**cast(inputs, dtype)).logits[:, -1])
+    assert found[1].dtype == torch.bfloat16
+    assert float((found[0] - found[1]).abs().mean()) < 0.1 * float(found[0].std())
+
+
 def test_detaching_gives_the_model_back() -> None:
     model, inputs = llava(), llava_inputs([1], [6])
     with torch.no_grad():
@@ -229,6 +261,9 @@ def test_flops_fall_by_what_is_predicted() -> None:
 
     full = counted()
     assert full - counted(ffn=0.5) == 3 * 36 * 2 * 3 * 32 * 32
+    blind = ((True,) * 4, (True,) * 4, (False,) * 4)  # 36 visual rows without projections to 4 heads on 2 key heads of 8
+    attention = 36 * 9 + 36 * (36 + 9)  # products that are left out: of 9 text rows on pictures, of pictures on everything
+    assert full - counted(heads=blind) == 36 * 2 * 32 * (32 + 16 + 16 + 32) + 2 * 2 * attention * 4 * 8
     assert full - counted(ffn=0.5, stop_layer=2) > full - counted(stop_layer=2) > 0
     heads = [counted(heads=mask) for mask in (ALL, SOME, ((False,) * 4,) * 3)]
     assert heads == sorted(heads, reverse=True)

@@ -7,13 +7,13 @@ All visual tokens stay; what is cut, once for all inputs, is the computation don
     ffn         visual rows use the first `ffn` of the neurons, text rows all
     layers      from `stop_layer` on nothing visual is computed, or seen, at all
 
-What is cut is not computed: `visual_attention` takes only the products that are left, and visual rows go through a slice of the
-FFN. `mode` says how text loses sight of pictures in cut heads and late layers. `presoftmax` removes the visual keys, so that late
-layers run without visual tokens and do not cache them; `postsoftmax` strikes out their probabilities without renormalising, as
-the published LLaVA code does, which needs their keys and saves nothing in late layers. Following that code, neighbours are seen
-in both directions although the language model is causal; `causal: true` keeps to raster order. The paper's 13B recipe, with
-fine-tuning: window 5, 30 of 40 heads, ffn 1/2, stop_layer 20 of 40; without training only heads and layers are cut. Nothing is
-cut by default, as what can be cut depends on the model.
+What is cut is not computed: `visual_attention` takes only the products that are left, and visual rows go through slices of
+projections and FFN. `mode` says how text loses sight of pictures in cut heads and late layers. `presoftmax` removes the visual
+keys, so that late layers run without visual tokens and do not cache them; `postsoftmax` strikes out their probabilities without
+renormalising, as the published LLaVA code does, which needs their keys and saves nothing in late layers. Following that code,
+neighbours are seen in both directions although the language model is causal; `causal: true` keeps to raster order. The paper's
+13B recipe, with fine-tuning: window 5, 30 of 40 heads, ffn 1/2, stop_layer 20 of 40; without training only heads and layers are
+cut. Nothing is cut by default, as what can be cut depends on the model.
 
 Heads are found on data (`calibrate`). With A the attention map of a layer and head and V the visual columns, sums over all rows,
 
@@ -154,10 +154,11 @@ class Yopo(Reducer):
                 break  # nothing visual is left
             heads = torch.zeros(many, dtype=torch.bool) if stopped else given[index]
             if o.window is not None or not bool(heads.all()):
-                hooks.append(replace_kernel(anatomy.decoder_attention(index), self._kernel(heads, run)))
+                attention = anatomy.decoder_attention(index)
+                hooks.append(replace_kernel(attention, self._kernel(heads, run)))
+                hooks += _routed_projections(attention, heads, o.mode == "postsoftmax", run)
             if o.ffn < 1:
-                routed = _RoutedFFN(mlp, o.ffn, run)
-                hooks += [mlp.register_forward_pre_hook(routed.enter), mlp.register_forward_hook(routed.leave)]
+                hooks += _routed_ffn(mlp, o.ffn, run)
         return hooks
 
     def _kernel(self, heads: Tensor, run: Callable[[], Run | None]) -> Callable[[AttentionCall, Tensor], Tensor]:
@@ -171,17 +172,26 @@ class Yopo(Reducer):
         return kernel
 
 
-class _RoutedFFN:
-    """Sends text rows through an FFN, and visual rows through its first neurons only."""
+class _Routed:
+    """Sends text rows through a module, and visual rows through a part of it.
 
-    def __init__(self, ffn: Any, share: float, run: Callable[[], Run | None]) -> None:
-        self.neurons = int(ffn.gate_proj.out_features * share)
-        self.run = run
-        self.whole: Tensor | None = None  # (B, L, D) the input, while the FFN runs on the text rows
+    Args:
+        short: (module, visual rows (N, D)) -> what the module would give for them, (N, D').
+        run: () -> the forward pass that is running.
+    """
+
+    def __init__(self, short: Callable[[Any, Tensor], Tensor], run: Callable[[], Run | None]) -> None:
+        self.short, self.run = short, run
+        self.whole: Tensor | None = None  # (B, L, D) the input, while the module runs on the text rows
         self.visual = torch.empty(0)
 
-    def enter(self, ffn: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor] | None:
+    def on(self, module: nn.Module) -> list[Listener]:
+        """Puts itself on a module."""
+        return [module.register_forward_pre_hook(self._enter), module.register_forward_hook(self._leave)]
+
+    def _enter(self, module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor] | None:
         run, (x,) = self.run(), args
+        self.whole = None
         if run is None or run.layout is None or run.layout.visual is None:
             return None
         visual = run.layout.visual[:, run.layout.visual.shape[1] - x.shape[1] :]  # (B, L)
@@ -190,19 +200,26 @@ class _RoutedFFN:
         self.whole, self.visual = x, visual
         return (x[~visual][None],)  # (1, text rows, D)
 
-    def leave(self, ffn: Any, args: Any, output: Tensor) -> Tensor | None:
+    def _leave(self, module: nn.Module, args: Any, output: Tensor) -> Tensor | None:
         x, self.whole = self.whole, None
         if x is None:
             return None
-        rows, k = x[self.visual], self.neurons  # (visual rows, D)
+        out = output.new_empty(*x.shape[:2], output.shape[-1])  # (B, L, D')
+        out[self.visual], out[~self.visual] = self.short(module, x[self.visual]), output[0]
+        return out
+
+
+def _routed_ffn(ffn: Any, share: float, run: Callable[[], Run | None]) -> list[Listener]:
+    """Visual rows use the first neurons only."""
+    k = int(ffn.gate_proj.out_features * share)
+
+    def short(ffn: Any, rows: Tensor) -> Tensor:
         inner = ffn.act_fn(_neurons(ffn.gate_proj, rows, k)) * _neurons(ffn.up_proj, rows, k)
         if type(ffn.down_proj) is nn.Linear:
-            short = F.linear(inner, ffn.down_proj.weight[:, :k], ffn.down_proj.bias)
-        else:
-            short = ffn.down_proj(F.pad(inner, (0, ffn.down_proj.in_features - k)))
-        out = torch.empty_like(x)
-        out[self.visual], out[~self.visual] = short, output[0]
-        return out
+            return F.linear(inner, ffn.down_proj.weight[:, :k], ffn.down_proj.bias)
+        return ffn.down_proj(F.pad(inner, (0, ffn.down_proj.in_features - k)))
+
+    return _Routed(short, run).on(ffn)
 
 
 def _neurons(linear: nn.Linear, x: Tensor, count: int) -> Tensor:
@@ -210,6 +227,37 @@ def _neurons(linear: nn.Linear, x: Tensor, count: int) -> Tensor:
     if type(linear) is not nn.Linear:
         return linear(x)[..., :count]
     return F.linear(x, linear.weight[:count], None if linear.bias is None else linear.bias[:count])
+
+
+def _routed_projections(attention: Any, heads: Tensor, all_keys: bool, run: Callable[[], Run | None]) -> list[Listener]:
+    """Visual rows are projected for kept heads (H,) only; a key head is kept if a query head of its group is.
+
+    Projections with an adapter around them are computed whole, which gives the same.
+    """
+    names = ("q_proj", "k_proj", "v_proj", "o_proj")
+    if bool(heads.all()) or any(type(getattr(attention, name, None)) is not nn.Linear for name in names):
+        return []
+    width = attention.q_proj.out_features // len(heads)
+    groups = heads.view(attention.k_proj.out_features // width, -1).any(1)  # (H_kv,)
+    asked = heads.repeat_interleave(width).nonzero().flatten()
+    looked = groups.repeat_interleave(width).nonzero().flatten()
+
+    def outputs(wanted: Tensor) -> Callable[[Any, Tensor], Tensor]:
+        def short(linear: nn.Linear, rows: Tensor) -> Tensor:
+            index = wanted.to(rows.device)
+            some = F.linear(rows, linear.weight[index], None if linear.bias is None else linear.bias[index])
+            return some.new_zeros(len(rows), linear.out_features).index_copy(1, index, some)
+
+        return short
+
+    def inputs(linear: nn.Linear, rows: Tensor) -> Tensor:
+        index = asked.to(rows.device)
+        return F.linear(rows[:, index], linear.weight[:, index], linear.bias)
+
+    hooks = _Routed(outputs(asked), run).on(attention.q_proj) + _Routed(outputs(looked), run).on(attention.v_proj)
+    if not all_keys:
+        hooks += _Routed(outputs(looked), run).on(attention.k_proj)
+    return hooks + _Routed(inputs, run).on(attention.o_proj)
 
 
 @torch.no_grad()
