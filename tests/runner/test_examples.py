@@ -70,3 +70,9 @@ def test_nothing_and_everything_can_be_left(keep: float) -> None:
         left = seen(model, processor, question("a"), [attachment])
     assert left is not None
     assert left.indices == list(range(round(16 * keep)))
+
+
+def test_a_technique_that_drops_no_tokens_has_nothing_to_show() -> None:
+    model, processor = load(str(tiny_model()))
+    with attach(model, "yopo", window=3) as attachment:
+        assert seen(model, processor, question("a"), [attachment]) is None

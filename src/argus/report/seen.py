@@ -30,7 +30,7 @@ class Seen:
 
 
 def seen(model: Any, processor: Any, question: Question, attachments: Sequence[Attachment]) -> Seen | None:
-    """Prefill one question and read what the attached techniques left; None where nothing is attached or shown."""
+    """Prefill one question and read what the attached techniques left; None where nothing is attached, shown or dropped."""
     import torch
 
     from argus.evaluation.alone import Alone
@@ -48,6 +48,8 @@ def seen(model: Any, processor: Any, question: Question, attachments: Sequence[A
         # At one layer techniques act one after the other, so the later record is the smaller set.
         if place not in last or entry.layer >= last[place].layer:
             last[place] = entry
+    if not last:
+        return None  # all tokens stayed: nothing was asked to drop any
     first = last[min(last)]
     return Seen(
         sorted(first.indices.tolist()),
