@@ -20,6 +20,7 @@ from argus.model.views.base import NEWLINE, Places, Tile, Tiles, View
 from argus.model.views.grid import Grid
 
 BICUBIC, BILINEAR = Image.Resampling.BICUBIC, Image.Resampling.BILINEAR
+Box = tuple[float, float, float, float]
 Whole = Literal["first", "last", "none"]
 
 
@@ -87,7 +88,8 @@ class Tiled(View):
         cut = self.cut(width, height, size)
         columns, rows = cut.grid
         canvas_size = (columns * size, rows * size)
-        fitted = self._resize(picture, cut.fitted, cut.resample)
+        near, box = self._reduced(picture, cut.fitted)
+        fitted = _resized(near, box, cut.fitted, cut.resample)
         canvas = fitted
         if cut.fitted != canvas_size:
             canvas = Image.new("RGB", canvas_size, cut.colour)
@@ -104,16 +106,31 @@ class Tiled(View):
             for c in range(columns)
         ]
         if cut.whole != "none":
-            source = canvas if cut.whole_of_canvas else picture
-            pixels[cut.whole_tile] = np.asarray(self._resize(source, (size, size), BICUBIC))
+            source, extent = (canvas, (0.0, 0.0, *canvas.size)) if cut.whole_of_canvas else (near, box)
+            pixels[cut.whole_tile] = np.asarray(_resized(source, extent, (size, size), BICUBIC, self.reducing_gap))
             box = (left, top, left + columns * wide, top + rows * high) if cut.whole_of_canvas else (0.0, 0.0, 1.0, 1.0)
             tiles.insert(cut.whole_tile, Tile("whole", 0, 0, box))
         return Tiles(pixels, tiles)
 
-    def _resize(self, picture: Image.Image, size: tuple[int, int], resample: Image.Resampling) -> Image.Image:
-        if picture.size == size:
-            return picture
-        return picture.resize(size, resample, reducing_gap=self.reducing_gap)
+    def _reduced(self, picture: Image.Image, wanted: tuple[int, int]) -> tuple[Image.Image, Box]:
+        """The picture shrunk by whole factors to at least `reducing_gap` times the wanted size, and its extent in pixels.
+
+        Both the tiles and the whole are made from it, so a large picture is read once.
+        """
+        width, height = picture.size
+        gap = self.reducing_gap
+        x, y = (max(1, int(a / b / gap)) if gap else 1 for a, b in zip(picture.size, wanted, strict=True))
+        if x == y == 1:
+            return picture, (0.0, 0.0, float(width), float(height))
+        return picture.reduce((x, y)), (0.0, 0.0, width / x, height / y)
+
+
+def _resized(
+    picture: Image.Image, box: Box, size: tuple[int, int], resample: Image.Resampling, gap: float | None = None
+) -> Image.Image:
+    if picture.size == size and box[2:] == size:
+        return picture
+    return picture.resize(size, resample, box, gap)
 
 
 def by_tile(tile: int, grid: tuple[int, int]) -> Places:
