@@ -6,6 +6,7 @@
 embedding and the KV cache), for every family that dispatches through transformers' attention interface. While the
 module runs, its config names an implementation that tells the listeners and then calls the real one, so outputs do
 not change by a bit. From R rows the cost is R * K products instead of Q * K, and flash kernels stay in use.
+`replace_kernel` uses the same way to let another kernel compute a module's attention.
 """
 
 from __future__ import annotations

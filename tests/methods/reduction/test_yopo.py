@@ -269,6 +269,8 @@ def test_flops_fall_by_what_is_predicted() -> None:
     assert heads == sorted(heads, reverse=True)
     assert heads[2] < heads[1] < heads[0] == full
     assert counted(window=3) < full
+    with argus.attach(model, "fastervlm", keep=0.5):  # half as many visual rows, half of which is cut: savings multiply
+        assert counted() - counted(ffn=0.5) == 3 * 18 * 2 * 3 * 32 * 32
 
 
 def test_votes_by_hand() -> None:
