@@ -6,12 +6,12 @@ Only answers are learned. The spans come from the chat template itself: the prom
 what follows is the answer. A picture's questions share its visual tokens as a prefix (see `argus.training.rows`): with
 independent turns eight questions cost 144 + 8 * 15 tokens instead of 8 * 159, and each is learned exactly as if asked alone.
 
-Shapes: pixel_values (pictures, 3, H, W), rows (B, S) with the processor's visual placeholders.
+Shapes: pixel_values (tiles of all pictures, 3, H, W), rows (B, S) with the processor's visual placeholders.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -58,8 +58,11 @@ class SFT(Objective):
             # The fused kernel's backward pass is slower on CPUs than plain matrix products.
             base.model.language_model.set_attn_implementation("matmul")
 
-    def encode(self, sample: Sample) -> Encoded:
+    def encode(self, sample: Sample, sizes: Sequence[tuple[int, int]] | None = None) -> Encoded:
         """Token ids of one conversation with `<image>` expanded; pictures are handled by `collate`.
+
+        Args:
+            sizes: width and height of its pictures, where their number of tokens depends on them.
 
         Raises:
             DataError: no assistant turn, so nothing to learn.
@@ -72,11 +75,11 @@ class SFT(Objective):
         if self.options.turns == "independent":
             prefix, dialogues = _split(sample)
             for dialogue in dialogues:
-                one = self.dialogue_ids(prefix + dialogue)
+                one = self.dialogue_ids(prefix + dialogue, sizes)
                 ids.append(one[0])
                 marks.append(one[1])
         else:
-            one = self.dialogue_ids(sample.messages)
+            one = self.dialogue_ids(sample.messages, sizes)
             ids, marks = [one[0]], [one[1]]
         shared = _shared_prefix(ids, self.processor.image_token_id)
         return Encoded(
@@ -86,8 +89,11 @@ class SFT(Objective):
             independent=self.options.turns == "independent",
         )
 
-    def dialogue_ids(self, messages: Sequence[Message]) -> tuple[list[int], list[int]]:
+    def dialogue_ids(
+        self, messages: Sequence[Message], sizes: Sequence[tuple[int, int]] | None = None
+    ) -> tuple[list[int], list[int]]:
         """Ids of a dialogue and its labels: the ids inside assistant turns, `IGNORE` elsewhere."""
+        shown = iter(sizes or ())
         chat = Sample("", list(messages)).chat()
         ids: list[int] = []
         labels: list[int] = []
@@ -97,20 +103,19 @@ class SFT(Objective):
             whole = self.processor.apply_chat_template(chat[:end], tokenize=False)
             if not prompt.startswith(done) or not whole.startswith(prompt):
                 raise UnsupportedError("the chat template rewrites earlier turns, so answer spans are not defined")
-            asked = self.tokens(prompt[len(done) :])
-            told = self.tokens(whole[len(prompt) :])
+            asked = self.tokens(prompt[len(done) :], shown)
+            told = self.tokens(whole[len(prompt) :], shown)
             ids += asked + told
             labels += [IGNORE] * len(asked) + told
             done = whole
         return ids, labels
 
-    def tokens(self, text: str) -> list[int]:
-        """Ids of a piece of a rendered conversation, each image token repeated once per visual token."""
+    def tokens(self, text: str, shown: Iterator[tuple[int, int]]) -> list[int]:
+        """Ids of a piece of a rendered conversation, each image token replaced by what the next picture shown becomes."""
         image = self.processor.image_token_id
-        count = self.visual_tokens
         flat: list[int] = []
         for token in self.processor.tokenizer(text, add_special_tokens=False).input_ids:
-            flat.extend([token] * (count if token == image else 1))
+            flat.extend(self.processor.picture_ids(*next(shown, ())) if token == image else [token])
         return flat
 
     def collate(self, items: Sequence[Item]) -> Batch:
@@ -119,16 +124,20 @@ class SFT(Objective):
             samples = [blinded(s) for s in samples]
         pictures = [[load_image(p, where=s.id) for p in s.images()] for s in samples]
         flat = [p for group in pictures for p in group]
-        pixels = self.processor.image_processor(images=flat, return_tensors="pt").pixel_values if flat else None
-        self.visual_tokens = self.processor.image_token_count()
-        batch: Batch = assemble([self.encode(s) for s in samples], self.processor.tokenizer.pad_token_id, self.options.packing)
+        seen = self.processor.image_processor(images=flat, return_tensors="pt") if flat else {}
+        encoded = [self.encode(s, [p.size for p in group]) for s, group in zip(samples, pictures, strict=True)]
+        batch: Batch = assemble(encoded, self.processor.tokenizer.pad_token_id, self.options.packing)
         order = batch.pop("order").tolist()
-        if pixels is not None:
+        if seen:
             starts = [0]
             for group in pictures:
                 starts.append(starts[-1] + len(group))
             take = [k for i in order for k in range(starts[i], starts[i + 1])]
-            batch["pixel_values"] = pixels[take]
+            tiles = [self.processor.arrange(*p.size).tiles for p in flat] if "image_sizes" in seen else [1] * len(flat)
+            pixels = seen["pixel_values"].split(tiles)
+            batch["pixel_values"] = torch.cat([pixels[k] for k in take])
+            if "image_sizes" in seen:
+                batch["image_sizes"] = seen["image_sizes"][take]
         return batch
 
     def compile(self, model: nn.Module) -> None:
@@ -144,6 +153,7 @@ class SFT(Objective):
         hidden = base.model(
             input_ids=ids,
             pixel_values=batch.get("pixel_values"),
+            **({"image_sizes": batch["image_sizes"]} if "image_sizes" in batch else {}),
             attention_mask=bias(visible(sample, turn), dtype),
             position_ids=batch["position_ids"],
             use_cache=False,
