@@ -19,11 +19,14 @@ from typing import Any, Protocol
 
 from argus.core.errors import ArgusError, UnsupportedError
 from argus.core.images import load_image
+from argus.core.progress import console, track
 from argus.core.registry import build
 from argus.core.sample import Sample
 from argus.evaluation.contrastive import ContrastiveModel, is_contrastive
 from argus.evaluation.cost import measure
+from argus.evaluation.endpoint import EndpointModel
 from argus.evaluation.inferencers.base import Answer, Inferencer, Question
+from argus.evaluation.inferencers.likelihood import Likelihood
 from argus.evaluation.instructions.base import Instruction
 from argus.evaluation.local import LocalModel
 from argus.evaluation.metrics.base import AnswerMetric, CostMetric
@@ -76,8 +79,8 @@ def evaluate(
     """Ask a model everything an evaluation holds.
 
     Args:
-        model: a Hugging Face image-text-to-text or causal language model.
-        processor: its processor.
+        model: a Hugging Face image-text-to-text or causal language model, or an `EndpointModel`.
+        processor: its processor; an endpoint has none.
         options: scenario, instruction, inferencer, metrics.
         run_part: where records go and from where a run resumes; in memory when None.
         attachment: what is attached to the model, so that its kept tokens can be shown and its needs respected.
@@ -86,7 +89,8 @@ def evaluate(
     Raises:
         ArgusError: nothing at all could be answered; the reason is the last one.
     """
-    model.eval()
+    if not isinstance(model, EndpointModel):
+        model.eval()
     records = MemoryRecords() if run_part is None else run_part
     run = _Run(
         options,
@@ -103,12 +107,16 @@ def evaluate(
     return summarise(records.records(), run.metrics, options.examples)
 
 
-def answering(model: Any, processor: Any, attachment: Any = None) -> LocalModel | ContrastiveModel:
-    """A model as evaluation sees it: one that writes, or a dual encoder that compares.
+def answering(model: Any, processor: Any, attachment: Any = None) -> LocalModel | ContrastiveModel | EndpointModel:
+    """A model as evaluation sees it: one that writes, here or behind an endpoint, or a dual encoder that compares.
 
     Raises:
-        UnsupportedError: a technique on a dual encoder, which has no language model for it.
+        UnsupportedError: a technique on a dual encoder, which has no language model for it, or on an endpoint.
     """
+    if isinstance(model, EndpointModel):
+        if attachment is not None:
+            raise UnsupportedError("nothing can be attached to a model behind an endpoint", where=model.url)
+        return model
     if not is_contrastive(model):
         return LocalModel(model, processor, attachment)
     if attachment is not None:
@@ -130,7 +138,7 @@ def build_instructions(options: EvaluationOptions) -> list[Instruction]:
 @dataclass(slots=True)
 class _Run:
     options: EvaluationOptions
-    model: LocalModel | ContrastiveModel
+    model: LocalModel | ContrastiveModel | EndpointModel
     inferencer: Inferencer
     metrics: Metrics
     records: Records
@@ -141,9 +149,14 @@ class _Run:
         """One pass over the scenario."""
         costs = {name: m for name, m in self.metrics.items() if isinstance(m, CostMetric) and not blind}
         if costs and not isinstance(self.model, LocalModel):
-            raise UnsupportedError(f"{', '.join(costs)} measure a language model, which a dual encoder has not")
+            raise UnsupportedError(f"{', '.join(costs)} measure a language model on this machine, and there is none")
         left = self.options.cost_samples if costs else 0  # the first groups of the scenario are measured
+        if isinstance(self.model, EndpointModel) and isinstance(self.inferencer, Likelihood):
+            self.model.check_scores()
         groups = build_scenario(self.options).groups(self.options.samples, self.seed())
+        if isinstance(self.model, EndpointModel):
+            self.ask_endpoint(self.model, groups, instructions, blind)
+            return
         for batch in _batches(groups, self.options.batch_size):
             measured, left = batch[:left], left - len(batch[:left])
             ids = {_id(sample, blind) for group in batch for sample in group.samples}
@@ -160,6 +173,30 @@ class _Run:
                     cost = measure(self.model, question)
                     values = {name: metric.read(cost) for name, metric in costs.items()}
                     self.write({"id": f"cost/{group.id}", "kind": "cost", "group": group.id, "values": values})
+
+    def ask_endpoint(
+        self, model: EndpointModel, groups: Iterator[Group], instructions: Sequence[Instruction], blind: bool
+    ) -> None:
+        """Ask what is not recorded yet, many at once, and record each answer as it comes in."""
+
+        def left() -> Iterator[Question]:
+            for group in groups:
+                ids = {_id(s, blind) for s in group.samples} | {_id(Sample(name, []), blind) for name in group.errors}
+                if not ids <= self.done:
+                    for question in self.questions(group, instructions, blind):
+                        if _id(question.sample, blind) not in self.done:
+                            yield question
+
+        answers = model.each(lambda question: self.inferencer.answer(model, [question])[0], left())
+        for question, found, seconds in track(answers, model.name, total=self.options.samples):
+            if isinstance(found, Answer):
+                self.answered = True
+                self.write(self.scored(question, found, seconds, blind))
+            elif self.answered:
+                self.write(_record(question.sample, question.group, blind, error=f"{type(found).__name__}: {found}"))
+            else:
+                raise found
+        console().print(model.bill(), highlight=False)
 
     def seed(self) -> int:
         """The seed of this run; a fresh one is drawn once and written down."""

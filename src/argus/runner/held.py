@@ -11,6 +11,7 @@ from typing import Any
 from argus.core.errors import RecipeError, UnsupportedError
 from argus.core.progress import console
 from argus.core.run import Run
+from argus.evaluation.endpoint import EndpointModel, is_endpoint
 from argus.methods.attach import Attachment, attach
 from argus.model.load import compose, load
 from argus.runner.calibrate import calibrated
@@ -83,6 +84,8 @@ class Held:
         if spec.compose is not None:
             return compose(spec.compose)
         assert spec.reference is not None  # one of the two is given: the schema says so
+        if is_endpoint(spec.reference):
+            return EndpointModel(spec.reference), None
         return load(
             spec.reference,
             dtype=spec.dtype,

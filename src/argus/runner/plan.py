@@ -13,9 +13,10 @@ from typing import cast
 from pydantic import ValidationError
 
 from argus.core import claims
-from argus.core.errors import ArgusError, RecipeError, nearest
+from argus.core.errors import ArgusError, RecipeError, UnsupportedError, nearest
 from argus.core.recipe import ModelSpec, Recipe, Source, load_recipe
 from argus.core.registry import build, validation_text
+from argus.evaluation.endpoint import is_endpoint, parse_reference
 from argus.evaluation.engine import build_instructions, build_metrics
 from argus.evaluation.metrics.base import CostMetric
 from argus.evaluation.options import EvaluationOptions, named
@@ -177,8 +178,20 @@ def _model(source: Source, variant: str) -> ModelSpec:
         if isinstance(reference, str):
             changed = key in source.recipe.variants[variant].model
             with _at(source, *(("variants", variant, "model") if changed else ("model",)), key):
-                resolve(reference)
+                if key == "from" and is_endpoint(reference):
+                    _endpoint(source.recipe, variant, reference)
+                else:
+                    resolve(reference)
     return spec
+
+
+def _endpoint(recipe: Recipe, variant: str, reference: str) -> None:
+    """A model behind an endpoint is only asked: nothing can be attached to it, trained or measured inside."""
+    parse_reference(reference)
+    changes = recipe.variants[variant]
+    if changes.attach or changes.train:
+        done = f"attach {', '.join(changes.attach)}" if changes.attach else f"train {', '.join(changes.train)}"
+        raise UnsupportedError(f"variant '{variant}' cannot {done}: its model is behind an endpoint")
 
 
 def _check_claims(made: Plan) -> None:

@@ -1,0 +1,342 @@
+"""A model behind an OpenAI-compatible chat endpoint, asked by the same two verbs as a local one.
+
+    model: {from: "openai:<name>@<base-url>#concurrency=32&key_variable=MY_KEY"}
+
+Options stand behind `#`, which no server ever sees. Questions are asked one by one, `concurrency` at a time; what may pass -
+429, 5xx, a time-out, a dropped connection, torn JSON, an empty answer - is tried again after
+
+    wait_n = min(cap, base * 2^n) * U(0.5, 1)      or what the server's Retry-After says
+
+and what will not pass - a wrong key, an unknown model - stops the run. `score` reads the first token's top log-probabilities,
+so options must differ in their first token, as letters do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import math
+import os
+import random
+import threading
+import time
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from typing import Any, TypeVar
+from urllib.parse import parse_qsl, urldefrag
+
+from pydantic import Field
+
+from argus.core.errors import ArgusError, ModelError, UnsupportedError
+from argus.core.images import encode_png
+from argus.core.registry import Options, check_options
+from argus.core.sample import ImagePart
+from argus.evaluation.inferencers.base import Answer, Question
+
+PREFIX = "openai:"
+TOP = 20  # most alternatives per token that the API gives
+PASSING = {408, 409, 425, 429}  # statuses below 500 that may pass
+T = TypeVar("T")
+
+
+class EndpointOptions(Options):
+    """What may stand behind `#` in a reference."""
+
+    key_variable: str = Field("OPENAI_API_KEY", description="environment variable that holds the key; none is sent if unset")
+    concurrency: int = Field(16, ge=1, le=512, description="requests under way at once")
+    requests_per_minute: float | None = Field(None, gt=0, description="most requests started per minute")
+    timeout: float = Field(120.0, gt=0, description="seconds that a request may take")
+    retries: int = Field(6, ge=0, le=100, description="further tries of a request that failed")
+    backoff: float = Field(1.0, ge=0, description="seconds before the first further try; doubles each time")
+    longest_wait: float = Field(60.0, ge=0, description="most seconds between two tries")
+    input_price: float = Field(0.0, ge=0, description="price of a million prompt tokens")
+    output_price: float = Field(0.0, ge=0, description="price of a million generated tokens")
+
+
+class RefusedError(ModelError):
+    """An answer that no further try will change: a wrong key, an unknown model, a malformed request."""
+
+
+class UnansweredError(ModelError):
+    """A question that got no usable answer in all its tries."""
+
+
+class _PassingError(Exception):
+    """A failure that may pass; `after` is how long the server asks to wait, in seconds."""
+
+    def __init__(self, reason: str, after: float | None = None) -> None:
+        super().__init__(reason)
+        self.after = after
+
+
+@dataclass(slots=True)
+class Usage:
+    """What was used so far: requests sent, those that failed, tokens as the server counts them."""
+
+    requests: int = 0
+    failed: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+def is_endpoint(reference: str | None) -> bool:
+    """Whether a model's reference names an endpoint."""
+    return reference is not None and reference.startswith(PREFIX)
+
+
+def parse_reference(reference: str) -> tuple[str, str, EndpointOptions]:
+    """Name, base URL and options of `openai:<name>@<base-url>#<options>`.
+
+    Raises:
+        ArgusError: not of this form, or a wrong option.
+    """
+    plain, fragment = urldefrag(reference.removeprefix(PREFIX))
+    name, sign, url = plain.rpartition("@")
+    if not (sign and name and url.startswith(("http://", "https://"))):
+        raise ModelError(
+            f"'{reference}' is no endpoint.", hint="Write openai:<name>@<base-url>, the URL with http:// or https://."
+        )
+    options = check_options("model", plain, EndpointOptions, dict(parse_qsl(fragment, keep_blank_values=True)))
+    assert isinstance(options, EndpointOptions)
+    return name, url.rstrip("/"), options
+
+
+class EndpointModel:
+    """Answers questions through HTTP; `close` it when done.
+
+    Args:
+        reference: `openai:<name>@<base-url>#<options>`.
+
+    Raises:
+        UnsupportedError: httpx is not installed.
+    """
+
+    def __init__(self, reference: str) -> None:
+        try:
+            import httpx
+        except ImportError:
+            raise UnsupportedError("endpoints need httpx", hint="pip install 'argus-vl[judge]'") from None
+        self.name, self.url, self.options = parse_reference(reference)
+        self.usage = Usage()
+        self._scores = False  # whether the server was seen to give top log-probabilities
+        self._next = 0.0  # when the rate limit lets the next request start
+        self._failure: type[Exception] = httpx.HTTPError
+        key = os.environ.get(self.options.key_variable)
+        self._client = httpx.AsyncClient(
+            headers={"Authorization": f"Bearer {key}"} if key else {},
+            timeout=self.options.timeout,
+            limits=httpx.Limits(max_connections=self.options.concurrency),
+        )
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Drop all connections."""
+        self._wait(self._client.aclose())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def cost(self) -> float:
+        """Price of all tokens so far."""
+        used, options = self.usage, self.options
+        return (used.prompt_tokens * options.input_price + used.completion_tokens * options.output_price) / 1e6
+
+    def bill(self) -> str:
+        """What was used so far, in one line."""
+        used = self.usage
+        price = f", cost {self.cost():.4f}" if self.cost() else ""
+        return (
+            f"{self.name}: {used.requests} requests, {used.failed} of them failed; {used.prompt_tokens} prompt tokens, "
+            f"{used.completion_tokens} generated{price}"
+        )
+
+    def generate(self, questions: Sequence[Question], max_new_tokens: int) -> list[Answer]:
+        """Greedy answers, in the order of the questions."""
+        return self._wait(self._all(self._write(q, max_new_tokens) for q in questions))
+
+    def score(self, questions: Sequence[Question], mean: bool) -> list[list[float]]:
+        """Log-probability of each option's first token; the same with `mean`, since one token is read.
+
+        An option outside the top `TOP` gets the least of their log-probabilities, which it cannot exceed.
+
+        Raises:
+            UnsupportedError: the server gives no log-probabilities, or options begin with the same token.
+        """
+        self.check_scores()
+        return self._wait(self._all(self._score(q) for q in questions))
+
+    def check_scores(self) -> None:
+        """Ask the server for log-probabilities once.
+
+        Raises:
+            UnsupportedError: it gives none.
+        """
+        if self._scores:
+            return
+        hint = "Ask by the inferencer `generate`."
+        try:
+            choice = self._wait(self._ask([{"role": "user", "content": "Answer A or B."}], 1, logprobs=True, top_logprobs=TOP))
+        except RefusedError as error:
+            if "HTTP 400" not in error.message and "HTTP 422" not in error.message:
+                raise
+            raise UnsupportedError(f"{self.name} refuses to give log-probabilities", where=self.url, hint=hint) from None
+        if not _top(choice):
+            raise UnsupportedError(f"{self.name} gives no top log-probabilities", where=self.url, hint=hint)
+        self._scores = True
+
+    def each(
+        self, answer: Callable[[Question], T], questions: Iterable[Question]
+    ) -> Iterator[tuple[Question, T | ArgusError, float]]:
+        """Questions with their answers and seconds as they come in; no more than `concurrency` are held at once.
+
+        A question without an answer comes with its error; a `RefusedError` stops everything.
+        """
+
+        def timed(question: Question) -> tuple[T, float]:
+            start = time.perf_counter()
+            return answer(question), time.perf_counter() - start
+
+        under_way: dict[Future[tuple[T, float]], Question] = {}
+
+        def finished() -> Iterator[tuple[Question, T | ArgusError, float]]:
+            for future in wait(under_way, return_when=FIRST_COMPLETED).done:
+                question = under_way.pop(future)
+                try:
+                    yield question, *future.result()
+                except RefusedError:
+                    raise
+                except ArgusError as error:
+                    yield question, error, 0.0
+
+        pool = ThreadPoolExecutor(self.options.concurrency)
+        try:
+            for question in questions:
+                under_way[pool.submit(timed, question)] = question
+                if len(under_way) >= self.options.concurrency:
+                    yield from finished()
+            while under_way:
+                yield from finished()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+            if under_way and not self._loop.is_closed():
+                self._loop.call_soon_threadsafe(self._cancel)  # what is still under way would keep the process waiting
+
+    def _cancel(self) -> None:
+        for task in asyncio.all_tasks(self._loop):
+            task.cancel()
+
+    def _wait(self, work: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    async def _all(self, work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+        return await asyncio.gather(*work)
+
+    async def _write(self, question: Question, max_new_tokens: int) -> Answer:
+        choice = await self._ask(_messages(question), max_new_tokens)
+        return Answer(choice["message"]["content"].strip(), tokens=choice["tokens"])
+
+    async def _score(self, question: Question) -> list[float]:
+        choice = await self._ask(_messages(question), 1, logprobs=True, top_logprobs=TOP)
+        return first_token_scores(question.sample.options, _top(choice), question.sample.id)
+
+    async def _ask(self, messages: list[dict[str, Any]], max_tokens: int, **more: Any) -> dict[str, Any]:
+        """The first choice of an answer, with its number of `tokens`."""
+        body = {"model": self.name, "messages": messages, "max_tokens": max_tokens, "temperature": 0, **more}
+        reason = ""
+        for attempt in range(self.options.retries + 1):
+            await self._turn()
+            try:
+                return await self._once(body)
+            except _PassingError as error:
+                self.usage.failed += 1
+                reason = str(error)
+                wait_ = min(self.options.longest_wait, self.options.backoff * 2**attempt) * random.uniform(0.5, 1)
+                if attempt < self.options.retries:
+                    await asyncio.sleep(wait_ if error.after is None else error.after)
+        raise UnansweredError(f"no answer in {self.options.retries + 1} tries; the last: {reason}", where=self.url)
+
+    async def _turn(self) -> None:
+        """Waits until the rate limit lets a request start."""
+        if self.options.requests_per_minute:
+            now = time.monotonic()
+            self._next = max(now, self._next) + 60 / self.options.requests_per_minute
+            await asyncio.sleep(self._next - 60 / self.options.requests_per_minute - now)
+
+    async def _once(self, body: dict[str, Any]) -> dict[str, Any]:
+        self.usage.requests += 1
+        try:
+            async with asyncio.timeout(self.options.timeout):  # httpx limits each read, not the whole
+                response = await self._client.post(f"{self.url}/chat/completions", json=body)
+        except (self._failure, TimeoutError) as error:
+            raise _PassingError(f"{type(error).__name__} {error}".strip()) from None
+        if response.status_code in PASSING or response.status_code >= 500:
+            raise _PassingError(f"HTTP {response.status_code}", _seconds(response.headers.get("retry-after")))
+        if response.status_code != 200:
+            raise RefusedError(f"HTTP {response.status_code}: {response.text[:300]}", where=self.url)
+        try:
+            found = response.json()
+            choice = found["choices"][0]
+            if not isinstance(choice["message"]["content"], str):
+                raise _PassingError("an answer without text")
+        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, IndexError, TypeError) as error:
+            raise _PassingError(f"an answer that cannot be read ({type(error).__name__}: {error})") from None
+        used = found.get("usage") or {}
+        tokens = int(used.get("completion_tokens") or 0)
+        self.usage.prompt_tokens += int(used.get("prompt_tokens") or 0)
+        self.usage.completion_tokens += tokens
+        return {**choice, "tokens": tokens}
+
+
+def first_token_scores(options: Sequence[str], top: dict[str, float], where: str = "") -> list[float]:
+    """Log-probability that the answer's first token begins each option and no other.
+
+    Raises:
+        UnsupportedError: a likely first token begins several options.
+    """
+    scores: list[list[float]] = [[] for _ in options]
+    for token, logp in top.items():
+        begun = [i for i, option in enumerate(options) if token.strip() and option.strip().startswith(token.strip())]
+        if len(begun) > 1:
+            alike = " and ".join(f"'{options[i]}'" for i in begun)
+            raise UnsupportedError(
+                f"{alike} begin with the same token '{token}', and an endpoint shows only the first",
+                where=where or None,
+                hint="Ask with the instruction `lettered`, or by the inferencer `generate`.",
+            )
+        for i in begun:
+            scores[i].append(logp)
+    floor = min(top.values(), default=-math.inf)
+    return [math.log(sum(map(math.exp, s))) if s else floor for s in scores]
+
+
+def _top(choice: dict[str, Any]) -> dict[str, float]:
+    """Token -> log-probability of the first position; empty when the server gives none."""
+    content = (choice.get("logprobs") or {}).get("content") or []
+    return {t["token"]: float(t["logprob"]) for t in (content[0].get("top_logprobs") or [])} if content else {}
+
+
+def _messages(question: Question) -> list[dict[str, Any]]:
+    """The conversation in the API's format, pictures as data URLs in the order in which it shows them."""
+    pictures = iter(question.images)
+    found = []
+    for message, chat in zip(question.sample.messages, question.sample.chat(), strict=True):
+        parts = []
+        for part, plain in zip(message.content, chat["content"], strict=True):
+            if isinstance(part, ImagePart):
+                data = base64.b64encode(encode_png(next(pictures))).decode()
+                parts.append({"type": "image_url", "image_url": {"url": f"data:image/png;base64,{data}"}})
+            elif plain["type"] == "text":
+                parts.append(plain)
+            else:
+                raise UnsupportedError(f"an endpoint takes pictures and text, not {plain['type']}", where=question.sample.id)
+        found.append({"role": message.role, "content": parts})
+    return found
+
+
+def _seconds(header: str | None) -> float | None:
+    """A Retry-After of seconds; dates are left to the back-off."""
+    return float(header) if header and header.replace(".", "", 1).isdigit() else None
