@@ -205,3 +205,15 @@ def test_run_and_report(argus: Argus, tmp_path: Path) -> None:
     refused = argus("papers", "record", folder)
     assert refused.exit_code == 2
     assert "a quick run is a smoke test" in refused.output
+
+
+def test_attention_draws_shift_and_dispersion(argus: Argus, tmp_path: Path) -> None:
+    out = tmp_path / "attention.png"
+    result = argus("attention", "objects", "--pictures", 3, "--out", out)
+    assert result.exit_code == 0
+    per_layer = re.search(r"per layer: (.*)", result.output)
+    assert per_layer is not None
+    assert len(per_layer[1].split()) == 6  # the layers of argus/tiny-vlm
+    assert all(-1 <= float(v) <= 1 for v in per_layer[1].split())
+    with Image.open(out) as drawn:
+        assert drawn.width > 2 * drawn.height

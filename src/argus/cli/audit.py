@@ -29,7 +29,10 @@ def audit(
     seed: Annotated[int, typer.Option(min=0, help="which part of the scenario")] = 0,
     root: Annotated[Path, typer.Option(help="folder that run folders are made in")] = Path("runs"),
 ) -> None:
-    """Ask the same questions with pictures, without, with wrong ones, and put otherwise; print what of the score is seeing."""
+    """Print how much of a score is seeing.
+
+    The same questions are asked with pictures, without, with wrong ones, and put otherwise.
+    """
     from rich.table import Table
 
     from argus.core.progress import console

@@ -16,9 +16,9 @@ positions (mRoPE) always do. The published code selects after the projection, wh
 the same tokens as selecting before it; here tokens are dropped in front of the first decoder layer. `tokens: null`
 and T >= N mean no pruning (the published code fails on them). For pictures in tiles (LLaVA-NeXT) the published code packs
 tiles without cutting padding away and without line breaks; here the model's own packing stays, a break as long as its line
-has a token, and T is counted per crop, so a prompt has T x crops visual tokens and those breaks. Encoders without a CLS token are not covered by the
-paper: the attention that a patch receives, averaged over all queries, stands in (Argus's choice; `without_cls: error`
-refuses instead).
+has a token, and T is counted per crop, so a prompt has T x crops visual tokens and those breaks. Encoders without a CLS
+token are not covered by the paper: the attention that a patch receives, averaged over all queries, stands in (Argus's
+choice; `without_cls: error` refuses instead).
 """
 
 from __future__ import annotations
