@@ -31,7 +31,8 @@ def matmul_attention(
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
         key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
-    scores = query @ key.transpose(-1, -2) * (scaling if scaling is not None else query.shape[-1] ** -0.5)  # (B, h, Q, K)
+    query = query * (scaling if scaling is not None else query.shape[-1] ** -0.5)  # d numbers a row, where scores have K
+    scores = query @ key.transpose(-1, -2)  # (B, h, Q, K)
     if attention_mask is not None:
         mask = attention_mask[..., : key.shape[-2]]
         scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min) if mask.dtype == torch.bool else scores + mask
@@ -39,7 +40,8 @@ def matmul_attention(
         # transformers leaves the mask out of a plain causal prefill; the last query then sees every key.
         allowed = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril(key.shape[-2] - query.shape[2])
         scores = scores.masked_fill(~allowed, torch.finfo(scores.dtype).min)
-    weights = scores.softmax(-1).to(value.dtype)
+    with torch.autocast(scores.device.type, enabled=False):  # which would write the maps twice, in fp32 and back
+        weights = scores.softmax(-1).to(value.dtype)
     if dropout:
         weights = nn.functional.dropout(weights, dropout, module.training)
     return (weights @ value).transpose(1, 2).contiguous(), None
