@@ -12,7 +12,8 @@ from argus.core.errors import RecipeError, UnsupportedError
 from argus.core.progress import console
 from argus.core.run import Run
 from argus.evaluation.endpoint import EndpointModel, is_endpoint
-from argus.methods.attach import Attachment, attach
+from argus.methods.attach import attach
+from argus.methods.attached import Attached
 from argus.model.load import compose, load
 from argus.runner.calibrate import calibrated
 from argus.runner.plan import Plan
@@ -42,26 +43,39 @@ class Held:
             self.model, self.processor = self._load(variant)
             for stage in self.plan.recipe.variants[variant].train:
                 console().print(f"{variant}: training stage {stage}", highlight=False)
+                folder = stage_folder(self.plan, self.run, variant, stage)
                 train_stage(
-                    self.model, self.processor, self.plan.stages[stage], stage_folder(self.plan, self.run, variant, stage)
+                    self.model, self.processor, self.plan.stages[stage], folder, techniques=self._trained(variant, before=stage)
                 )
             self.base = base
             self._try_all(base)
         return self.model, self.processor
 
     @contextmanager
-    def attached(self, variant: str) -> Iterator[list[Attachment]]:
+    def attached(self, variant: str) -> Iterator[list[Attached]]:
         """A variant's techniques on the model, for the time inside."""
         with ExitStack() as stack:
             techniques = self.plan.recipe.variants[variant].attach
             try:
                 found = []
+                trained = self._trained(variant)
                 for name, options in techniques.items():
-                    fitted = self._calibrated(variant, name, options)
+                    weights = {"weights": str(trained[name])} if name in trained else {}
+                    fitted = self._calibrated(variant, name, {**weights, **options})
                     found.append(stack.enter_context(attach(self.model, name, **fitted)))
             except UnsupportedError as error:
                 raise RecipeError(error.text(), where=self.plan.source.where(("variants", variant, "attach"))) from None
             yield found
+
+    def _trained(self, variant: str, before: str | None = None) -> dict[str, Path]:
+        """Technique -> the parts that the variant's stages trained last, of those before a stage or of all."""
+        found: dict[str, Path] = {}
+        for stage in self.plan.recipe.variants[variant].train:
+            if stage == before:
+                break
+            folder = stage_folder(self.plan, self.run, variant, stage) / "techniques"
+            found.update({file.stem: file for file in sorted(folder.glob("*.safetensors"))})
+        return found
 
     def _calibrated(self, variant: str, name: str, options: dict[str, Any]) -> dict[str, Any]:
         """A technique's options with what it finds on data, found once and kept in the run folder."""

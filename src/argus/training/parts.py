@@ -14,15 +14,14 @@ from argus.core.errors import RecipeError, nearest
 
 
 def part_names(model: nn.Module) -> list[str]:
-    """Names that can be given as parts: modules above the level of repeated layers, and the model's own parameters."""
+    """Names that can be given as parts: modules, those inside repeated layers too, and the model's own parameters."""
     names: dict[str, None] = {}
     for path, _ in model.named_modules():
         for component in path.split("."):
-            if component.isdigit():
-                break
-            if component:
+            if component and not component.isdigit():
                 names.setdefault(component)
-    return [*names, *(name for name, _ in model.named_parameters(recurse=False))]
+    own = (name.removeprefix("model.") for name, _ in model.named_parameters())
+    return [*names, *(name for name in own if "." not in name)]
 
 
 def belongs(parameter: str, part: str) -> bool:
@@ -52,7 +51,7 @@ def set_trainable(model: nn.Module, train: Sequence[str] = (), freeze: Sequence[
         learns = (not train or any(belongs(name, p) for p in train)) and not any(belongs(name, p) for p in freeze)
         parameter.requires_grad_(learns)
         if learns:
-            path = [c for c in name.split(".") if c not in ("model", "base_model")]
+            path = [c for c in name.split(".") if c not in ("model", "base_model", "techniques")]
             counts[path[0]] = counts.get(path[0], 0) + parameter.numel()
     if not counts:
         raise RecipeError(f"nothing is left to train: train={list(train)}, freeze={list(freeze)}")

@@ -2,9 +2,9 @@
 
     result = train_stage(model, processor, StageOptions(...), folder)
 
-A stage's folder holds `checkpoints/`, `model/` (the trained model and its processor), `curves.png`, TensorBoard events in
-`events/` and `result.json`. Calling it again on a finished folder returns the stored result and loads the stored weights;
-on an unfinished one it goes on from the last checkpoint.
+A stage's folder holds `checkpoints/`, `model/` (the trained model and its processor), `techniques/` (parts of techniques that
+learned beside it), `curves.png`, TensorBoard events in `events/` and `result.json`. Calling it again on a finished folder returns
+the stored result and loads the stored weights; on an unfinished one it goes on from the last checkpoint.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -28,6 +28,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from argus.core.errors import ModelError, RecipeError
 from argus.core.progress import console
 from argus.core.registry import build
+from argus.methods.learned import load_parts, save_parts
 from argus.training.curves import draw_curves
 from argus.training.data import StageData
 from argus.training.flops import machine_peak, training_flops
@@ -67,6 +68,7 @@ class Lesson(nn.Module):
     def __init__(self, model: nn.Module, objective: Objective) -> None:
         super().__init__()
         self.model, self.objective = model, objective
+        self.techniques = nn.ModuleDict(objective.techniques())
 
     def forward(self, **batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
         return self.objective.loss(self.model, batch)
@@ -102,11 +104,18 @@ class StageTrainer(Trainer):
         return (loss, {}) if return_outputs else loss
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        inner = {k.removeprefix("model."): v for k, v in state_dict.items()} if state_dict else None
-        self.model.model.save_pretrained(output_dir or self.args.output_dir, state_dict=inner)
+        inner = None
+        if state_dict:
+            inner = {k.removeprefix("model."): v for k, v in state_dict.items() if k.startswith("model.")}
+        folder = Path(output_dir or str(self.args.output_dir))
+        self.model.model.save_pretrained(folder, state_dict=inner)
+        save_techniques(self.model.techniques, folder)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        load_weights((model or self.model).model, Path(resume_from_checkpoint))
+        lesson, folder = model or self.model, Path(resume_from_checkpoint)
+        load_weights(lesson.model, folder)
+        for name, parts in lesson.techniques.items():
+            load_parts(parts, technique_file(folder, name))
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         for name, values in self.parts.items():
@@ -154,6 +163,7 @@ def train_stage(
     *,
     resume: bool = True,
     on_step: Callable[[int], None] | None = None,
+    techniques: Mapping[str, Path] | None = None,
 ) -> TrainResult:
     """Train `model` in place.
 
@@ -164,6 +174,7 @@ def train_stage(
         folder: where everything of this stage is written.
         resume: go on from the last checkpoint in `folder`, or take the finished result.
         on_step: called with the step number after each step.
+        techniques: files of parts that an earlier stage trained, by their techniques' names; the same parts go on from there.
 
     Raises:
         RecipeError: options that do not fit the model or the machine.
@@ -175,8 +186,12 @@ def train_stage(
     set_seed(options.seed)
     objective: Objective = build("objective", options.objective_name(), options.objective_options())
     trained = _tuned(model, options)
-    trainable = set_trainable(trained, options.train, options.freeze) if options.tuner is None else _learning(trained)
     objective.bind(model, processor)
+    lesson = Lesson(trained, objective)
+    for name, parts in lesson.techniques.items():
+        if name in (techniques or {}):
+            load_parts(parts, (techniques or {})[name])
+    trainable = set_trainable(lesson, options.train, options.freeze) if options.tuner is None else _learning(lesson)
     data = StageData(options.data, options.steps * options.batch_size, questions=objective.needs_questions)
     arguments = _arguments(options, folder)
     share = arguments.per_device_train_batch_size
@@ -189,11 +204,11 @@ def train_stage(
     callback = Progress(options, flops, machine_peak(options.precision))
     trainer = StageTrainer(
         options,
-        model=Lesson(trained, objective),
+        model=lesson,
         args=arguments,
         train_dataset=data,
         data_collator=objective.collate,
-        callbacks=[callback, *([_Steps(on_step)] if on_step else [])],
+        callbacks=[callback, _Clock(objective), *([_Steps(on_step)] if on_step else [])],
     )
     for name in ("PrinterCallback", "ProgressCallback"):
         for handler in list(trainer.callback_handler.callbacks):
@@ -220,6 +235,7 @@ def train_stage(
         (folder / "model").mkdir(parents=True, exist_ok=True)
         _merged(trained).save_pretrained(folder / "model")
         processor.save_pretrained(folder / "model")
+        save_techniques(lesson.techniques, folder)
         draw_curves(log, folder / "curves.png", f"{folder.name}: {result.samples:,} samples")
         part = result_file.with_suffix(".part")
         part.write_text(json.dumps(asdict(result), indent=1))
@@ -249,6 +265,27 @@ def load_weights(model: nn.Module, folder: Path) -> None:
             f"the saved weights do not fit the model: missing {missing[:4]}, unexpected {unexpected[:4]}",
             where=str(folder),
         )
+
+
+def technique_file(folder: Path, name: str) -> Path:
+    """Where a stage or a checkpoint keeps the parts of a technique."""
+    return folder / "techniques" / f"{name}.safetensors"
+
+
+def save_techniques(techniques: nn.ModuleDict, folder: Path) -> None:
+    """Write the parts of each technique."""
+    for name, parts in techniques.items():
+        save_parts(parts, technique_file(folder, name))
+
+
+class _Clock(TrainerCallback):
+    """Tells the objective how far the stage is, also where it goes on from a checkpoint."""
+
+    def __init__(self, objective: Objective) -> None:
+        self.objective = objective
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.objective.progress = state.global_step / state.max_steps
 
 
 class _Steps(TrainerCallback):

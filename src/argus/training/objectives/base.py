@@ -17,10 +17,15 @@ Batch = dict[str, Any]
 
 
 class Objective(ABC):
-    """Subclasses implement `collate` (in the data process) and `loss` (on the device)."""
+    """Subclasses implement `collate` (in the data process) and `loss` (on the device).
+
+    Attributes:
+        progress: share of the stage's steps that are done, for what changes on the way; set before each step.
+    """
 
     Options: ClassVar[type[Options]]
     needs_questions: ClassVar[bool] = True  # whether drawings must carry questions
+    progress: float = 0.0
 
     def __init__(self, options: Any) -> None:
         self.options = options
@@ -28,6 +33,10 @@ class Objective(ABC):
     def bind(self, model: nn.Module, processor: Any) -> None:
         """Called once before training with the model and its processor or tokenizer."""
         self.processor = processor
+
+    def techniques(self) -> dict[str, nn.Module]:
+        """Parts of techniques that learn beside the model, by the techniques' names; called after `bind`."""
+        return {}
 
     def compile(self, model: nn.Module) -> None:
         """torch.compile what this objective spends its time in; shapes may vary in the batch and sequence dimensions."""
