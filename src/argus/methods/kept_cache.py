@@ -82,6 +82,31 @@ class Layout:
             self._changed["cropped", length] = None, Layout(columns[:, :width], length, ragged, shifts, visual)
         return self._changed["cropped", length][1]
 
+    def forgotten(self, kept: Tensor) -> tuple[Layout, Tensor | None]:
+        """Without the last column in rows that do not keep it, and as short as the longest row.
+
+        Args:
+            kept: (B,) bool; one row at least does not.
+
+        Returns:
+            The layout, and (B, L') which entries it is made of; None for all but the last one.
+        """
+        asked, changed = self._changed.get(("forgotten", id(kept)), (None, None))
+        if asked is not kept or changed is None:
+            columns, visual, order = self.columns[:, :-1], self.visual, None
+            if visual is not None:
+                visual = visual[:, :-1]
+            if bool(kept.any()):
+                columns = torch.cat([columns, torch.where(kept[:, None], self.columns[:, -1:], -1)], dim=1)
+                held = columns >= 0
+                # Entries that nothing may look at go to the front, where they can be cut off.
+                order = held.int().argsort(dim=1, stable=True)[:, columns.shape[1] - int(held.sum(1).max()) :]  # (B, L')
+                columns = columns.gather(1, order)
+                visual = None if self.visual is None else self.visual.gather(1, order)
+            changed = Layout(columns, self.length, bool((columns < 0).any()), self.shifts, visual), order
+            self._changed["forgotten", id(kept)] = kept, changed
+        return changed
+
 
 class KeptLayer(DynamicLayer):
     """Keys and values (B, H, L, d) of the columns in `layout` (B, L)."""
@@ -104,6 +129,16 @@ class KeptLayer(DynamicLayer):
         if keys is not None and values is not None:
             width = self.layout.columns.shape[1]
             self.keys, self.values = keys[..., :width, :], values[..., :width, :]
+
+    def forget(self, kept: Tensor) -> None:
+        """Lets the rows that do not keep it, (B,) bool, forget the last column; it still counts as seen."""
+        self.layout, entries = self.layout.forgotten(kept)
+        keys, values = self.keys, self.values
+        if entries is None:
+            self.keys, self.values = keys[..., :-1, :], values[..., :-1, :]
+        else:
+            index = entries[:, None, :, None]  # (B, 1, L', 1)
+            self.keys, self.values = (t.gather(2, index.expand(-1, t.shape[1], -1, t.shape[3])) for t in (keys, values))
 
     def reset(self) -> None:
         super().reset()

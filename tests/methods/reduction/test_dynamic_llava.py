@@ -1,0 +1,406 @@
+"""Dynamic-LLaVA: trained predictors choose the visual tokens of a prompt and the generated tokens that the cache keeps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import argus
+from argus.core.errors import ModelError, RecipeError, UnsupportedError
+from argus.methods.kept_cache import KeptLayer, Layout
+from argus.methods.learned import save_parts
+from argus.methods.reduction.dynamic_predictors import ImagePredictor, Predictors, TextPredictor, by_picture
+from argus.methods.reduction.policy_attention import policy_softmax
+from argus.methods.written import Written
+from argus.model.anatomy import anatomy
+from tests.methods.anyres import llava_next, next_inputs
+from tests.methods.brute_force import columns_gone, logits_with
+from tests.methods.families import FAMILIES, PAD, cast, llava, llava_inputs
+from tests.methods.test_attach import PLAIN, flash, single
+
+_ = flash  # a fixture
+LAYER, SIZES = 1, {"width": 16, "heads": 2, "blocks": 2}
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+def predictors(bias: float = -2.8) -> Predictors:
+    """Random predictors for states of width 32; of generated tokens they keep some."""
+    torch.manual_seed(1)
+    parts = Predictors(32, **SIZES)
+    with torch.no_grad():
+        for parameter in parts.text.parameters():
+            if parameter.ndim > 1:
+                parameter.mul_(4)
+        parts.text.head[-1].bias += torch.tensor([bias, -bias])
+    return parts.eval()
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: Any) -> dict[str, Any]:
+    """Options of the reducer with weights."""
+    file = tmp_path_factory.mktemp("parts") / "dynamic_llava.safetensors"
+    save_parts(predictors(), file)
+    return {"weights": str(file), "layer": LAYER, **SIZES}
+
+
+def any_of(batch: int, ids: Tensor) -> list[int]:
+    """Four tokens that may come next, so that a random model does not repeat itself."""
+    return [(7 * int(ids[-1]) + 11 * k) % 47 + 3 for k in range(4)]
+
+
+def written(model: Any, inputs: dict[str, Tensor], steps: int = 8, **options: Any) -> Any:
+    """Greedy answers with the logits that chose them, and the cache."""
+    return model.generate(
+        **inputs,
+        max_new_tokens=steps,
+        do_sample=False,
+        **PLAIN,
+        pad_token_id=PAD,
+        prefix_allowed_tokens_fn=any_of,
+        output_logits=True,
+        return_dict_in_generate=True,
+        **options,
+    )
+
+
+@torch.no_grad()
+def decided(model: Any, inputs: dict[str, Tensor], tokens: list[int]) -> list[bool]:
+    """What the text predictor says of generated tokens: layers before `LAYER` see everything, so the bare model knows."""
+    ids = torch.cat([inputs["input_ids"], torch.tensor([tokens])], dim=1)
+    more = {k: v for k, v in inputs.items() if k.startswith(("pixel", "image_grid"))}
+    if "mm_token_type_ids" in inputs:
+        more["mm_token_type_ids"] = F.pad(inputs["mm_token_type_ids"], (0, len(tokens)))
+    states = model(input_ids=ids, **more, output_hidden_states=True).hidden_states[LAYER][0, inputs["input_ids"].shape[1] :]
+    logits = predictors().text(states)
+    return (logits[:, 0] > logits[:, 1]).tolist()
+
+
+# -- the no-op state
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("cached", [True, False])
+def test_keep_rates_of_one_are_the_base_model(family: str, trained: dict[str, Any], cached: bool, dtype: torch.dtype) -> None:
+    model, inputs = FAMILIES[family].model().to(dtype), cast(FAMILIES[family].inputs([1, 2], [4, 7]), dtype)
+    with torch.no_grad():
+        base, answer = model(**inputs).logits, written(model, inputs, 4, use_cache=cached)
+        with argus.attach(model, "dynamic_llava", keep=1.0, keep_text=1.0, **trained):
+            assert torch.equal(model(**inputs).logits, base)
+            assert torch.equal(torch.stack(written(model, inputs, 4, use_cache=cached).logits), torch.stack(answer.logits))
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_decisions_that_keep_everything_are_the_base_model(tmp_path: Path, family: str, cached: bool) -> None:
+    model, inputs = FAMILIES[family].model(), FAMILIES[family].inputs([1, 2], [4, 7])
+    save_parts(predictors(bias=1e4), tmp_path / "all.safetensors")
+    base = written(model, inputs, 4, use_cache=cached)
+    with argus.attach(model, "dynamic_llava", keep=1.0, weights=str(tmp_path / "all.safetensors"), layer=LAYER, **SIZES):
+        answer = written(model, inputs, 4, use_cache=cached)
+    assert torch.equal(torch.stack(answer.logits), torch.stack(base.logits))
+
+
+# -- what is computed
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("cached", [True, False])
+def test_decoding_equals_the_slow_way(family: str, trained: dict[str, Any], attention: str, cached: bool) -> None:
+    """Tokens the predictor drops are seen by themselves alone from layer l on; everyone keeps the true position."""
+    model, inputs = FAMILIES[family].model(attention), FAMILIES[family].inputs([2], [5])
+    prompt = inputs["input_ids"].shape[1]
+    with argus.attach(model, "dynamic_llava", keep=0.3, **trained) as attachment:
+        answer = written(model, inputs, use_cache=cached)
+        gone = columns_gone(attachment, inputs, model)
+    tokens = answer.sequences[0, prompt:].tolist()
+    kept = decided(model, inputs, tokens[:-1])
+    assert 0 < sum(kept) < len(kept)
+    dropped = {prompt + i for i, keep in enumerate(kept) if not keep}
+    expected, columns = logits_with(model, inputs, gone, tokens[:-1], unseen={LAYER: dropped})
+    for step, logits in enumerate(answer.logits):
+        torch.testing.assert_close(logits[0], expected[columns.index(prompt - 1 + step)], atol=5e-5, rtol=1e-4)
+
+
+def test_images_keep_the_best_of_each_picture(family: str, trained: dict[str, Any]) -> None:
+    """int(keep N) tokens with the greatest log p(keep), each picture compared with itself alone."""
+    model, inputs = FAMILIES[family].model(), FAMILIES[family].inputs([1, 2], [4, 7])
+    with torch.no_grad(), argus.attach(model, "dynamic_llava", keep=0.3, **trained) as attachment:
+        states = model(**inputs, output_hidden_states=True).hidden_states[LAYER]
+    tokens = anatomy(model).visual_tokens(inputs)
+    for number, (kept, crop) in enumerate(zip(attachment.kept, tokens.crops, strict=True)):
+        own = tokens.crop == number
+        mine = states[crop.item, tokens.column[own]][None]  # (1, N, D)
+        size = mine.shape[1]
+        scores = predictors().image(mine, torch.ones(1, size, 1)).double().log_softmax(-1)[0, :, 0]
+        assert kept.indices.tolist() == sorted(scores.argsort(descending=True)[: int(size * 0.3)].tolist())
+
+
+@pytest.mark.parametrize("cached", [True, False])
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_batch_with_padding_equals_one_by_one(family: str, trained: dict[str, Any], attention: str, cached: bool) -> None:
+    """Each item forgets its own tokens, so that caches of one batch have different lengths."""
+    model, pictures = FAMILIES[family].model(attention), [1, 2, 1]
+    batch = FAMILIES[family].inputs(pictures, [9, 3, 4])
+    with argus.attach(model, "dynamic_llava", keep=0.35, **trained):
+        together = written(model, batch, use_cache=cached)
+        for item in range(3):
+            alone = written(model, single(batch, item, family, pictures), use_cache=cached)
+            assert together.sequences[item, -8:].tolist() == alone.sequences[0, -8:].tolist()
+            for step in range(8):
+                torch.testing.assert_close(together.logits[step][item], alone.logits[step][0], atol=5e-5, rtol=1e-4)
+
+
+def test_tiles_of_a_picture_are_one_budget(trained: dict[str, Any]) -> None:
+    """LLaVA-NeXT: a view and its tiles are ranked together; both ways of decoding agree."""
+    model, inputs = llava_next(), next_inputs([[(24, 48)], [(30, 48), (24, 48)]], [4, 7])
+    tokens = anatomy(model).visual_tokens(inputs)
+    with argus.attach(model, "dynamic_llava", keep=0.3, **trained) as attachment:
+        answers = [written(model, inputs, 6, use_cache=cached) for cached in (True, False)]
+        kept: dict[tuple[int, int], int] = {}
+        for one in attachment.kept:
+            kept[one.item, one.image] = kept.get((one.item, one.image), 0) + len(one.indices)
+    flat, tall = 36 + 72, 36 + 96
+    assert len(tokens) == 2 * flat + tall
+    assert kept == {(0, 0): int(0.3 * flat), (1, 0): int(0.3 * tall), (1, 1): int(0.3 * flat)}
+    assert torch.equal(answers[0].sequences, answers[1].sequences)
+    with_cache, without = (torch.stack(a.logits) for a in answers)
+    torch.testing.assert_close(with_cache, without, atol=5e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_masking_equals_dropping(models: dict[str, Any], family: str, trained: dict[str, Any], cached: bool) -> None:
+    model, inputs, logits = models[family], FAMILIES[family].inputs([1, 2], [5, 3]), []
+    for apply in ("drop", "mask"):
+        with argus.attach(model, "dynamic_llava", keep=0.4, apply=apply, **trained):
+            logits.append(torch.stack(written(model, inputs, 6, use_cache=cached).logits))
+    torch.testing.assert_close(logits[0], logits[1], atol=5e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_beams(family: str, trained: dict[str, Any], cached: bool) -> None:
+    """Beams forget different tokens and swap what they hold; the best one's score is that of its tokens, recomputed."""
+    model, inputs = FAMILIES[family].model(), FAMILIES[family].inputs([1], [5])
+    prompt, beams = inputs["input_ids"].shape[1], {"num_beams": 3, "output_scores": True, "length_penalty": 0.0}
+    with argus.attach(model, "dynamic_llava", keep=0.4, **trained) as attachment:
+        out = written(model, inputs, 6, use_cache=cached, **beams)
+        model.generate(**inputs, max_new_tokens=1, do_sample=False)
+        gone = columns_gone(attachment, inputs, model)
+    tokens = out.sequences[0, prompt:].tolist()
+    dropped = {prompt + i for i, keep in enumerate(decided(model, inputs, tokens)) if not keep}
+    logits, columns = logits_with(model, inputs, gone, tokens, unseen={LAYER: dropped})
+    log_p = logits[columns.index(prompt - 1) :].log_softmax(-1)
+    total = sum(log_p[i, t] for i, t in enumerate(tokens))
+    torch.testing.assert_close(out.sequences_scores[0], total, atol=2e-4, rtol=1e-4)
+
+
+def test_kernels_that_take_padding_masks(flash: str, trained: dict[str, Any]) -> None:
+    inputs, out = llava_inputs([1, 2, 1], [5, 3, 4]), []
+    for attention in ("sdpa", flash):
+        model = llava()
+        model.model.language_model.config._attn_implementation = attention
+        with argus.attach(model, "dynamic_llava", keep=0.4, **trained):
+            out.append(torch.stack(written(model, inputs).logits))
+    torch.testing.assert_close(out[0], out[1], atol=5e-5, rtol=1e-4)
+
+
+def test_text_alone(models: dict[str, Any], trained: dict[str, Any]) -> None:
+    """Without a picture the prompt passes untouched; what is generated is decided about, with a cache and without."""
+    model, inputs = models["llava"], {"input_ids": torch.tensor([[5, 6, 7]]), "attention_mask": torch.ones(1, 3).long()}
+    with torch.no_grad():
+        base = model(**inputs).logits
+        with argus.attach(model, "dynamic_llava", **trained) as attachment:
+            assert torch.equal(model(**inputs).logits, base)
+            assert attachment.kept == []
+            with_cache, without = (torch.stack(written(model, inputs, use_cache=c).logits) for c in (True, False))
+    torch.testing.assert_close(with_cache, without, atol=5e-5, rtol=1e-4)
+    assert not torch.equal(torch.stack(written(model, inputs).logits), with_cache)
+
+
+def test_a_lot_instead_of_the_image_predictor(models: dict[str, Any], trained: dict[str, Any]) -> None:
+    model, inputs, chosen = models["llava"], llava_inputs([1], [4]), []
+    for options in ({}, {"lot": True}, {"lot": True}, {"lot": True, "seed": 1}):
+        with argus.attach(model, "dynamic_llava", keep=0.3, **options, **trained) as attachment, torch.no_grad():
+            model(**inputs)
+            chosen.append(attachment.kept[0].indices.tolist())
+    assert [len(c) for c in chosen] == [10] * 4
+    assert chosen[0] != chosen[1] == chosen[2] != chosen[3]
+
+
+# -- the cache
+
+
+def test_cache_lengths(family: str, trained: dict[str, Any]) -> None:
+    """S prompt tokens, N of them visual, and t generated ones that were fed: layers before l hold S + t, later ones
+    S - N + K + as many generated ones as were kept. To everyone outside all have the same length."""
+    model, inputs = FAMILIES[family].model(), FAMILIES[family].inputs([1], [5])
+    prompt, visual = inputs["input_ids"].shape[1], len(anatomy(model).visual_tokens(inputs))
+    with argus.attach(model, "dynamic_llava", keep=0.3, **trained):
+        answer = written(model, inputs, 9)
+    tokens = answer.sequences[0, prompt:].tolist()
+    kept = decided(model, inputs, tokens[:-1])
+    lengths = [layer.keys.shape[2] for layer in answer.past_key_values.layers]
+    late = prompt - visual + int(0.3 * visual) + sum(kept)
+    assert lengths == [prompt + 8, late, late]
+    assert [answer.past_key_values.get_seq_length(i) for i in range(3)] == [prompt + 8] * 3
+    held = answer.past_key_values.layers[2].layout.columns[0]
+    assert held[held >= prompt].tolist() == [prompt + i for i, keep in enumerate(kept) if keep]
+
+
+def test_a_batch_is_as_long_as_its_longest_item(trained: dict[str, Any]) -> None:
+    model, batch = llava(), llava_inputs([1, 1, 1], [4, 4, 4])
+    with argus.attach(model, "dynamic_llava", keep=0.3, **trained):
+        answer = written(model, batch, 9)
+    late, prompt = answer.past_key_values.layers[2], batch["input_ids"].shape[1]
+    own = [sum(decided(model, single(batch, i, "llava", [1, 1, 1]), answer.sequences[i, prompt:-1].tolist())) for i in range(3)]
+    assert len(set(own)) > 1
+    assert (late.layout.columns >= prompt).sum(1).tolist() == own
+    assert late.keys.shape[2] == prompt - 36 + 10 + max(own)
+
+
+def test_forgetting_by_hand() -> None:
+    """Three items hold columns 0 and 1, the last one behind padding; column 2 comes, then 3."""
+    kept, twin = KeptLayer(Layout(torch.tensor([[0, 1], [0, 1], [-1, 1]]), 2, True)), KeptLayer(Layout(torch.empty(3, 0), 0))
+
+    def add(column: int) -> None:
+        entries = torch.full((3, 1, 1, 1), float(column))
+        for one in (kept, twin):
+            one.update(entries, -entries)
+        columns = torch.cat([kept.layout.columns, torch.full((3, 1), column)], dim=1)
+        kept.layout = twin.layout = Layout(columns, column + 1, True)
+
+    kept.update(torch.arange(2.0).expand(3, 2)[:, None, :, None], -torch.arange(2.0).expand(3, 2)[:, None, :, None])
+    twin.update(kept.keys.clone(), kept.values.clone())
+    add(2)
+    some = torch.tensor([True, False, False])
+    for one in (kept, twin):
+        one.forget(some)
+    assert kept.layout is twin.layout  # layers share what they hold alike
+    assert kept.layout.columns.tolist() == [[0, 1, 2], [-1, 0, 1], [-1, -1, 1]]
+    assert kept.keys[:2, 0, :, 0].tolist() == [[0, 1, 2], [2, 0, 1]]  # what nobody looks at is anything
+    add(3)
+    kept.forget(torch.zeros(3, dtype=torch.bool))  # nobody keeps it: it is cut off
+    assert kept.layout.columns.tolist() == [[0, 1, 2], [-1, 0, 1], [-1, -1, 1]]
+    assert kept.get_seq_length() == 4
+    add(4)
+    kept.forget(torch.tensor([False, True, True]))  # the longest item has three: one column less for all
+    assert kept.layout.columns.tolist() == [[0, 1, 2], [0, 1, 4], [-1, 1, 4]]
+    assert torch.equal(kept.values, -kept.keys)
+
+
+def test_several_tokens_behind_a_cache_are_a_prompt(models: dict[str, Any], trained: dict[str, Any]) -> None:
+    """The next question of a dialogue is kept as a whole."""
+    model, inputs = models["llava"], llava_inputs([1], [4])
+    with argus.attach(model, "dynamic_llava", keep=0.3, **trained), torch.no_grad():
+        cache = model(**inputs, use_cache=True).past_key_values
+        before = cache.layers[2].keys.shape[2]
+        model(input_ids=torch.tensor([[5, 6, 7, 8]]), past_key_values=cache)
+        assert cache.layers[2].keys.shape[2] == before + 4
+
+
+def test_where_a_sequence_without_a_cache_was_written() -> None:
+    seen, ids = Written(), torch.arange(8)[None]
+    assert seen.prompt(ids[:, :5], None) is None
+    assert [seen.prompt(ids[:, :n], None) for n in (6, 7)] == [5, 5]
+    assert seen.prompt(ids[:, :7], None) is None  # the same once more is a prompt
+    assert seen.prompt(ids[:, :8] + 1, None) is None  # so is another of any length
+    assert seen.prompt(None, None) is None
+
+
+# -- the predictors
+
+
+def test_image_predictor_by_hand() -> None:
+    """One picture of 5 tokens, of which the second left earlier: written out with sums over the others."""
+    predictor = ImagePredictor(6, 8, heads=2, blocks=2).double()
+    x, prev = torch.randn(1, 5, 6, generator=torch.Generator().manual_seed(0)).double(), torch.tensor([1, 0, 1, 1, 1])
+    w = dict(predictor.named_parameters())
+
+    def norm(t: Tensor, name: str) -> Tensor:
+        centred = t - t.mean(-1, keepdim=True)
+        return centred / (centred.square().mean(-1, keepdim=True) + 1e-5).sqrt() * w[f"{name}.weight"] + w[f"{name}.bias"]
+
+    def linear(t: Tensor, name: str) -> Tensor:
+        return t @ w[f"{name}.weight"].T + w.get(f"{name}.bias", torch.zeros(()))
+
+    h = F.gelu(linear(norm(x[0], "inner.0"), "inner.1")) * prev[:, None]  # (5, 8)
+    for b in ("blocks.0", "blocks.1"):
+        q, k, v = linear(norm(h, f"{b}.norm1"), f"{b}.qkv").chunk(3, dim=-1)
+        heads = []
+        for part in (slice(0, 4), slice(4, 8)):
+            rows = []
+            for i in range(5):
+                seen = [j for j in range(5) if prev[j] or j == i]
+                rows.append((k[seen, part] @ q[i, part] / 2).softmax(0) @ v[seen, part])
+            heads.append(torch.stack(rows))
+        h = h + linear(torch.cat(heads, -1), f"{b}.proj")
+        h = h + linear(F.gelu(linear(norm(h, f"{b}.norm2"), f"{b}.mlp.0")), f"{b}.mlp.2")
+    shared = h[[0, 2, 3, 4], 4:].mean(0)
+    out = torch.cat([h[:, :4], shared.expand(5, 4)], dim=-1)
+    out = linear(F.gelu(linear(F.gelu(linear(out, "head.0")), "head.2")), "head.4")
+    logits = predictor(x, prev[None, :, None].double())
+    assert logits.shape == (1, 5, 2)
+    torch.testing.assert_close(logits[0], out)
+
+
+def test_reference_vector_of_fixed_weights() -> None:
+    """Weights 0.1, biases 0, x = (1, 2, 3, 6): LayerNorm gives (-1.0690, -0.5345, 0, 1.6036), whose sum is 0; so the text
+    predictor's inner layer is GELU(b), and with b = 1 everything behind it can be done on paper."""
+    predictor = TextPredictor(4, 8)
+    with torch.no_grad():
+        for name, parameter in predictor.named_parameters():
+            parameter.fill_(0.0 if name.endswith("bias") else 0.1 if parameter.ndim > 1 else 1.0)
+        predictor.inner[1].bias.fill_(1.0)
+        predictor.head[4].bias.copy_(torch.tensor([0.0, 0.5]))
+    # GELU(1) = 0.841345; 8 * 0.1 * 0.841345 = 0.673076, GELU 0.504600; 4 * 0.1 * 0.504600 = 0.201840, GELU 0.117064;
+    # 2 * 0.1 * 0.117064 = 0.023413
+    logits = predictor(torch.tensor([1.0, 2.0, 3.0, 6.0]))
+    torch.testing.assert_close(logits, torch.tensor([0.023413, 0.523413]), atol=1e-5, rtol=0)
+
+
+def test_tokens_that_left_and_padding_change_nothing() -> None:
+    predictor, random = predictors().image, torch.Generator().manual_seed(0)
+    states, group = torch.randn(7, 32, generator=random), torch.tensor([0, 0, 0, 1, 1, 1, 1])
+    present = torch.tensor([True, True, True, True, False, True, True])
+    padded = by_picture(states, present, group)
+    assert padded.states.shape == (2, 4, 32)
+    both = predictor(padded.states, padded.prev)[padded.real]  # (7, 2)
+    alone = predictor(states[None, :3], torch.ones(1, 3, 1))
+    torch.testing.assert_close(both[:3], alone[0])
+    states[4] = 99.0
+    padded = by_picture(states, present, group)
+    again = predictor(padded.states, padded.prev)[padded.real]
+    torch.testing.assert_close(again[[3, 5, 6]], both[[3, 5, 6]])
+
+
+def test_policy_softmax_by_hand() -> None:
+    """Rows (0, -, -), (1, 2, -), (0.5, 1, 1.5) under the policy (1, 0, 1): the second token sees itself although it is
+    dropped, the third does not see it. exp(-1) / (1 + exp(-1)) = 0.268941."""
+    low = torch.finfo(torch.float32).min
+    scores = torch.tensor([[0, low, low], [1, 2, low], [0.5, 1, 1.5]])[None, None]
+    weights = policy_softmax(scores, torch.tensor([[1.0, 0.0, 1.0]]), 1e-6)[0, 0]
+    expected = torch.tensor([[1, 0, 0], [0.268941, 0.731059, 0], [0.268941, 0, 0.731059]])
+    torch.testing.assert_close(weights, expected, atol=2e-6, rtol=0)
+    leaks = weights[[0, 0, 1, 2], [1, 2, 2, 1]]  # eps / 3 over the denominators 1 and 1.3679
+    torch.testing.assert_close(leaks, torch.tensor([3.333e-7, 3.333e-7, 2.437e-7, 2.437e-7]), atol=1e-9, rtol=0)
+    assert policy_softmax(scores, torch.tensor([[1.0, 0.0, 1.0]]), 0.0)[0, 0, 2, 1] == 0
+
+
+# -- refused
+
+
+def test_refusals(tmp_path: Path, models: dict[str, Any], trained: dict[str, Any]) -> None:
+    model = models["llava"]
+    with pytest.raises(UnsupportedError, match="have to be trained before"):
+        argus.attach(model, "dynamic_llava")
+    with pytest.raises(UnsupportedError, match="only 3 layers"):
+        argus.attach(model, "dynamic_llava", **{**trained, "layer": 3})
+    with pytest.raises(RecipeError, match="must divide width"):
+        argus.attach(model, "dynamic_llava", width=16, heads=3)
+    with pytest.raises(ModelError, match="do not fit the model"):
+        argus.attach(model, "dynamic_llava", **{**trained, "width": 32})
+    assert isinstance(model, nn.Module)
+    assert not model.model.language_model.layers[0]._forward_pre_hooks
