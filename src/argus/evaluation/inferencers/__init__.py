@@ -10,4 +10,18 @@ COMPONENTS = (
         "the option the model finds likeliest",
     ),
     Component("inferencer", "generate", "argus.evaluation.inferencers.generate:Generate", "what the model writes, greedily"),
+    Component(
+        "inferencer",
+        "search",
+        "argus.evaluation.inferencers.search:SearchFirst",
+        "another inferencer's answer, from the part of the picture that a search found",
+    ),
+    Component(
+        "inferencer",
+        "drawn",
+        "argus.evaluation.inferencers.drawn:Drawn",
+        "the option, a picture, that is most like what the model draws",
+        "seed-bench-2",
+    ),
+    Component("inferencer", "stored", "argus.evaluation.inferencers.stored:Stored", "answers from a file of predictions"),
 )
