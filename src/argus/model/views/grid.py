@@ -7,6 +7,8 @@ All rules look at a picture of (width, height) pixels and tiles of side `size`. 
     area_weighted  NVLM's published alternative: argmax min(c r size^2 / (W H), 0.6) * min(q, 1 / q), q = (c / r) / (W / H).
     best_fit       LLaVA-NeXT: the picture is scaled to fit; argmax of the effective resolution
                        Re = min(fitted area, W H), then argmin of the waste Rw = c r size^2 - Re.
+    overlap        TokenPacker-HD (arXiv 2407.02392): argmax of the share of the canvas that the picture covers once it is scaled
+                       to fit, plus a tenth of the IoU of the canvas with the picture at 1.4 times its size, corners together.
     relaxed        BlueLM-V-3B (arXiv 2411.10640): from the largest grid down, a grid is taken that has Re more than a share
                        alpha better than the best so far, or within alpha of it with less waste. alpha 0 is best_fit.
 
@@ -25,8 +27,9 @@ from functools import cache
 from typing import Literal
 
 Grid = tuple[int, int]  # columns, rows
-Rule = Literal["closest", "area_weighted", "best_fit", "relaxed"]
+Rule = Literal["closest", "area_weighted", "best_fit", "overlap", "relaxed"]
 AREA_CAP = 0.6  # of the area-weighted rule
+OVERLAP_ENLARGED, OVERLAP_WEIGHT = 1.4, 0.1  # of the overlap rule
 
 
 @cache
@@ -89,6 +92,20 @@ def best_fit(width: int, height: int, size: int, candidates: Sequence[Grid]) -> 
     return max(candidates, key=score)
 
 
+def overlap(width: int, height: int, size: int, candidates: Sequence[Grid]) -> Grid:
+    """The fullest canvas, of a size near the picture's; the first of equals."""
+
+    def score(grid: Grid) -> float:
+        wide, high = grid[0] * size, grid[1] * size
+        scale = min(wide / width, high / height)
+        fill = round(height * scale) * round(width * scale) / (wide * high)
+        larger_width, larger_height = OVERLAP_ENLARGED * width, OVERLAP_ENLARGED * height
+        shared = min(wide, larger_width) * min(high, larger_height)
+        return fill + OVERLAP_WEIGHT * shared / (wide * high + larger_width * larger_height - shared + 1e-5)
+
+    return max(candidates, key=score)
+
+
 def relaxed(width: int, height: int, size: int, candidates: Sequence[Grid], alpha: float) -> Grid:
     """The least waste among grids whose effective resolution is at most a share `alpha` below the best."""
     best, most, least = candidates[0], 0, math.inf
@@ -122,4 +139,5 @@ RULES: dict[str, Callable[[int, int, int, Sequence[Grid]], Grid]] = {
     "closest": closest,
     "area_weighted": area_weighted,
     "best_fit": best_fit,
+    "overlap": overlap,
 }
