@@ -39,4 +39,11 @@ COMPONENTS = (
         "many layers of two encoders, merged with learned weights",
         paper="comm",
     ),
+    Component(
+        "encoder",
+        "low_high",
+        "argus.model.encoders.low_high:LowHighEncoder",
+        "tokens of one encoder that looks small, maps of another that looks large",
+        paper="mg-llava",
+    ),
 )

@@ -17,6 +17,7 @@ TOWERS = {
     "argus_vitamin": "argus.model.encoders.vitamin:ViTamin",
     "argus_fastvit_hd": "argus.model.encoders.fastvit_hd:FastViTHD",
     "argus_comm": "argus.model.encoders.comm:Comm",
+    "argus_low_high": "argus.model.encoders.low_high:LowHigh",
 }
 
 

@@ -75,6 +75,7 @@ class TransformersOptions(Options):
     reference: str | None = Field(None, alias="from", description="vision model to take with its weights: a folder or hub name")
     model_type: str | None = Field(None, description="type of transformers for new weights, e.g. clip_vision_model")
     feature_layer: int = Field(-2, description="layer whose states are the tokens; -2, the next to last, is LLaVA's choice")
+    final_norm: bool = Field(False, description="take the last layer's states behind the tower's final norm instead")
 
     @model_validator(mode="after")
     def _one(self) -> TransformersOptions:
@@ -100,8 +101,9 @@ class TransformersEncoder:
 
     def config(self, *stored: PretrainedConfig) -> PretrainedConfig:
         """Config of the tower."""
-        config = stored[0] if stored else AutoConfig.for_model(**self.options.model_dump(exclude={"reference", "feature_layer"}))
-        config.feature_layer = self.options.feature_layer
+        own = {"reference", "feature_layer", "final_norm"}
+        config = stored[0] if stored else AutoConfig.for_model(**self.options.model_dump(exclude=own))
+        config.feature_layer, config.final_norm = self.options.feature_layer, self.options.final_norm
         return config
 
 
@@ -110,7 +112,7 @@ class TransformersTower(nn.Module):
 
     Args:
         config: its vision config. `feature_layer` in it is an index into the hidden states; -2, the next to last and LLaVA's
-            choice, where it has none.
+            choice, where it has none. With `final_norm` the tokens are the last layer's, behind the norm that follows it.
 
     Raises:
         UnsupportedError: a family whose token layout is not known here.
@@ -125,7 +127,8 @@ class TransformersTower(nn.Module):
             config.mask_ratio = 0.0  # a tower sees the whole picture
         self.config = config
         self.tower = AutoModel.from_config(config)
-        self.feature_layer = getattr(config, "feature_layer", -2)
+        self.final_norm = getattr(config, "final_norm", False)
+        self.feature_layer = -1 if self.final_norm else getattr(config, "feature_layer", -2)
         self.has_cls = PREFIX[kind] > 0
         self.prefix = PREFIX[kind] + getattr(config, "num_register_tokens", 0)
         self.hidden_size, self.patch_size = config.hidden_size, config.patch_size
@@ -169,7 +172,9 @@ class TransformersTower(nn.Module):
         states = output.hidden_states
         if self.config.model_type == "vit_mae":  # it shuffles patches even unmasked
             states = [self._unshuffled(state, output.ids_restore) for state in states]
-        state = states[index]
+        state = output.last_hidden_state if self.final_norm else states[index]
+        if self.final_norm and self.config.model_type == "vit_mae":
+            state = self._unshuffled(state, output.ids_restore)
         tokens = state[:, self.prefix :]
         rows, columns = (s // self.patch_size for s in pixel_values.shape[-2:])
         row = self._row(attention, inputs[0]) if cls_attention else None
@@ -209,6 +214,8 @@ class TransformersTower(nn.Module):
     def unread(self, name: str) -> bool:
         """Whether a weight of the plain tower plays no part in what it gives: poolers, and norms behind all blocks."""
         paths = [n for n, m in self.tower.named_modules() if m is self.blocks() or "embeddings" in n.split(".")[-1]]
+        if self.final_norm and "norm" in name:
+            return False
         return not any(path and name.startswith(f"{path}.") for path in paths)
 
     def _extra(self, pixels: Tensor) -> dict[str, Any]:
