@@ -127,3 +127,19 @@ def test_a_variant_may_change_the_model_line(tmp_path: Path) -> None:
     recipe = load_recipe(written(tmp_path, text)).recipe
     assert recipe.variant_model("other").reference == "argus/tiny-clip"
     assert recipe.variant_model("full").reference == "argus/tiny-vlm"
+
+
+def test_a_variant_with_another_connector_keeps_nothing_of_the_first(tmp_path: Path) -> None:
+    file = tmp_path / "r.yaml"
+    file.write_text(
+        "name: r\nmodel: {compose: {language_model: argus/tiny-lm, connector: {mlp: {hidden: 8}}, view: square}}\n"
+        "variants:\n"
+        "  other: {model: {compose: {connector: {linear: {}}}}}\n"
+        "  wider: {model: {compose: {connector: {mlp: {hidden: 16}}}}}\n"
+        "  tiled: {model: {compose: {view: {internvl: {}}}}}\n"
+    )
+    recipe = load_recipe(file).recipe
+    parts = {name: recipe.variant_model(name).compose or {} for name in recipe.variants}
+    assert parts["other"]["connector"] == {"linear": {}}
+    assert parts["wider"]["connector"] == {"mlp": {"hidden": 16}}
+    assert parts["tiled"] == {"language_model": "argus/tiny-lm", "connector": {"mlp": {"hidden": 8}}, "view": {"internvl": {}}}

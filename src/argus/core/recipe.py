@@ -33,6 +33,7 @@ from argus.core.registry import validation_text
 from argus.core.yaml_lines import Path_, read_yaml
 
 QUICK_SAMPLES, QUICK_STEPS = 64, 20
+PARTS = ("connector", "view", "backbone")  # of a composed model that are given as {name: options}
 
 
 class ModelSpec(BaseModel):
@@ -64,7 +65,8 @@ class Variant(BaseModel):
     train: list[str] = Field(default_factory=list, description="stages, in order")
     model: dict[str, Any] = Field(default_factory=dict, description="changes to the model line")
     ask: dict[str, Any] = Field(
-        default_factory=dict, description="changes to every evaluation: another scenario, instruction or inferencer"
+        default_factory=dict,
+        description="changes to every evaluation: another scenario, instruction, inferencer, or number of visual_tokens",
     )
     seed: int | None = Field(None, description="seed of new weights")
 
@@ -106,6 +108,11 @@ class Recipe(BaseModel):
             base["compose"] = None
         elif "compose" in changes:
             base["from"] = None
+            parts = base["compose"] or {}
+            for part in PARTS:  # {name: options}: another name is another part, and nothing of the first one's is left
+                if isinstance(changes["compose"], Mapping) and set(_named(parts, part)) != set(_named(changes["compose"], part)):
+                    parts = {k: v for k, v in parts.items() if k != part or part not in changes["compose"]}
+            base["compose"] = parts or None
         return ModelSpec.model_validate(_merge(base, changes))
 
 
@@ -250,6 +257,12 @@ def _check_names(source: Source) -> None:
                     raise RecipeError(f"the claim names variant '{variant_name}'.", hint=nearest(variant_name, recipe.variants))
         except ArgusError as error:
             raise RecipeError(error.text(), where=source.where(("claims", index))) from None
+
+
+def _named(compose: Mapping[str, Any], part: str) -> Sequence[str]:
+    """What a part is called: it is a name, or {name: options}."""
+    value = compose.get(part) or ()
+    return [value] if isinstance(value, str) else list(value)
 
 
 def _merge(base: Any, changes: Any) -> Any:

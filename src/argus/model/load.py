@@ -13,7 +13,8 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers import (
     MODEL_FOR_ZERO_SHOT_IMAGE_CLASSIFICATION_MAPPING,
     AutoConfig,
@@ -30,11 +31,13 @@ from transformers.image_processing_utils import BaseImageProcessor
 
 import argus.model.processor  # registers the Auto classes
 from argus.core.errors import ModelError, RecipeError, UnsupportedError, nearest
-from argus.core.registry import build
+from argus.core.registry import build, component
+from argus.model.backbones.base import Backbone
 from argus.model.composed import ArgusConfig, ArgusForConditionalGeneration
 from argus.model.dual_encoder import DualEncoder, DualEncoderConfig
 from argus.model.encoders.base import TOWERS, build_tower, register_towers
 from argus.model.encoders.transformers_tower import TransformersTower, pixel_statistics
+from argus.model.int8 import quantised
 
 SHIPPED = "argus/"
 register_towers()
@@ -88,7 +91,8 @@ def load(
 
     Args:
         reference: `argus/<name>`, a folder, or a hub name.
-        dtype: `float32`, `bfloat16`, ...; float32 on CPU and the stored type elsewhere when not given.
+        dtype: `float32`, `bfloat16`, ..., or `int8` for a language model with 8-bit weights on CPU; float32 on CPU and the stored
+            type elsewhere when not given.
         device: `cpu`, `cuda`, ...; a GPU where there is one when not given.
         revision: commit or tag on the hub.
         trust_remote_code: run code that comes with the model.
@@ -98,10 +102,12 @@ def load(
         ModelError: the model cannot be found, reached or read.
     """
     place = resolve(reference)
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    eight = dtype == "int8"
+    device = device or ("cuda" if torch.cuda.is_available() and not eight else "cpu")
+    dtype = None if eight else dtype
     if isinstance(dtype, str):
         if not isinstance(getattr(torch, dtype, None), torch.dtype):
-            raise ModelError(f"'{dtype}' is no dtype.", hint=nearest(dtype, ["float32", "bfloat16", "float16"]))
+            raise ModelError(f"'{dtype}' is no dtype.", hint=nearest(dtype, ["float32", "bfloat16", "float16", "int8"]))
         dtype = getattr(torch, dtype)
     common: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
     extra: dict[str, Any] = {"attn_implementation": attn_implementation} if attn_implementation else {}
@@ -115,7 +121,7 @@ def load(
         raise ModelError("the folder has no tokenizer_config.json", where=reference, hint=hint)
     with _reading(reference, "its processor" if has_images else "its tokenizer"):
         processor = (AutoProcessor if has_images else AutoTokenizer).from_pretrained(place, **common)
-    return model.to(device).eval(), processor
+    return quantised(model.to(device).eval()) if eight else model.to(device).eval(), processor
 
 
 @contextmanager
@@ -162,9 +168,13 @@ def compose(spec: Mapping[str, Any]) -> tuple[PreTrainedModel, Any]:
     Three shapes, by their keys:
 
     - `{language_model, encoder, connector, view, standardise}`: a multimodal model. `language_model` is a reference to a causal
-      model (its tokenizer comes with it), or {causal_lm, tokenizer} for new weights; `encoder` is a reference to a dual encoder,
-      a composed model, or a vision model of transformers (CLIP, SigLIP, DINOv2, ...), or {name: options} for new weights;
-      `standardise` is a number of scenes, see `standardise_connector`.
+      or composed model (its tokenizer comes with it), or {causal_lm, tokenizer} for new weights; `encoder` is a reference to a
+      dual encoder, a composed model, or a vision model of transformers (CLIP, SigLIP, DINOv2, ...), or {name: options} for new
+      weights; `standardise` is a number of scenes, see `standardise_connector`; `connector_weights` is a composed model whose
+      connector's weights are taken where name and shape fit; `instruction_encoder` is the dual encoder whose text tower reads
+      the question for connectors that want to know it, by default that of `encoder`; `boxes` says where the boxes of samples come
+      from for connectors that read them, see `BoxOptions`.
+      `backbone` is {name: options} of what is changed in the language model.
     - `{dual_encoder: {...}, tokenizer: ...}`: a CLIP-like model; its vision tower is `vision_config` or, as above, `encoder`.
     - `{causal_lm: {model_type, ...}, tokenizer: ...}`: a language model with new weights.
 
@@ -175,7 +185,13 @@ def compose(spec: Mapping[str, Any]) -> tuple[PreTrainedModel, Any]:
         UnsupportedError: parts that do not work together, with the reason.
     """
     shapes = {
-        "language_model": ({"language_model", "encoder", "connector", "view", "standardise"}, _compose_multimodal),
+        "language_model": (
+            {
+                *("language_model", "encoder", "connector", "view", "standardise"),
+                *("connector_weights", "instruction_encoder", "boxes", "backbone"),
+            },
+            _compose_multimodal,
+        ),
         "dual_encoder": ({"dual_encoder", "tokenizer"}, _compose_dual),
         "causal_lm": ({"causal_lm", "tokenizer"}, _compose_causal),
     }
@@ -232,25 +248,73 @@ def _compose_multimodal(spec: Mapping[str, Any]) -> tuple[PreTrainedModel, Any]:
     if len(tokenizer) > language.get_input_embeddings().num_embeddings:  # many tables have rows to spare
         language.resize_token_embeddings(len(tokenizer))
     tower, vision_config = _encoder(spec.get("encoder", {"vit": {}}))
-    view = _part(spec.get("view", "square"))
+    view, connector = _part(spec.get("view", "square")), _part(spec.get("connector", "mlp"))
+    words, words_tokenizer = _instruction(spec, next(iter(connector)))
     config = ArgusConfig(
         vision_config,
         language.config,
-        connector=_part(spec.get("connector", "mlp")),
+        connector=connector,
         view=view,
+        instruction_config=None if words is None else words.config,
         image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
         tag_length=argus.model.processor.tag_length(build("view", *next(iter(view.items()))), tokenizer),
+        backbone=_part(spec.get("backbone", {})),
+        picture_texts=argus.model.processor.picture_texts(build("view", *next(iter(view.items()))), tokenizer)
+        if "backbone" in spec
+        else None,
     )
     model = ArgusForConditionalGeneration(config)
     model.model.language_model.load_state_dict(language.base_model.state_dict())
     if not config.tie_word_embeddings:
         model.lm_head.load_state_dict(language.get_output_embeddings().state_dict())
-    _check_words(model, language)
+    if all(part.keeps_words for part in model.model.children() if isinstance(part, Backbone)):
+        _check_words(model, language)
     if tower is not None:
         model.model.vision_tower.load_state_dict(tower.state_dict())
+    if words is not None:
+        model.model.instruction_tower.load_state_dict(words.state_dict())
     if spec.get("standardise"):
         standardise_connector(model, spec["standardise"])
-    return model, argus.model.processor.processor_for(model.model, tokenizer)
+    if "connector_weights" in spec:
+        _take_connector(model, spec["connector_weights"])
+    processor = argus.model.processor.processor_for(model.model, tokenizer, spec.get("boxes"))
+    if words is not None:
+        processor.instruction_tokenizer = words_tokenizer
+    return model, processor
+
+
+def _instruction(spec: Mapping[str, Any], connector: str) -> tuple[Any, Any]:
+    """The text tower that reads the question and its tokenizer, where the connector wants one and there is one.
+
+    Raises:
+        UnsupportedError: the instruction encoder has no text tower.
+    """
+    given = spec.get("instruction_encoder", spec.get("encoder"))
+    if not component("connector", connector).load().reads_instruction or not isinstance(given, str):
+        return None, None
+    model, processor = load(given, device="cpu")
+    inner = getattr(model, "model", model)
+    names = ("text_tower", "text_model", "instruction_tower")
+    tower = next((t for name in names if (t := getattr(inner, name, None)) is not None), None)
+    if tower is None:
+        if "instruction_encoder" in spec:
+            raise UnsupportedError(f"'{given}' has no text tower that could read the instruction")
+        return None, None
+    if hasattr(processor, "instruction_tokenizer"):
+        return tower, processor.instruction_tokenizer
+    return tower, getattr(processor, "tokenizer", processor)
+
+
+@torch.no_grad()
+def _take_connector(model: ArgusForConditionalGeneration, reference: str) -> None:
+    """Start the connector from a composed model's, where weights have the same names and shapes.
+
+    Raises:
+        ModelError: none has.
+    """
+    stored = load(reference, device="cpu")[0].model.multi_modal_projector.state_dict()
+    if not model.model.multi_modal_projector.adopt(stored):
+        raise ModelError(f"no weight of its connector fits: it has {', '.join(stored)}", where=reference)
 
 
 @torch.no_grad()
@@ -259,45 +323,70 @@ def standardise_connector(model: ArgusForConditionalGeneration, scenes: int) -> 
 
     A tower's residual stream has a large part that all patches share; visual tokens made from it look alike (cosine 0.96 for
     tiny-clip), and a language model takes long to tell them apart. Mean m and deviation s of each channel over `scenes` pictures
-    of every domain are folded into the connector's first matrix, W' = W / s and b' = b - W' m, so the architecture is unchanged;
-    its last matrix is scaled so that visual tokens are as large as embedded words.
+    of every domain are folded into what meets the features first (`Connector.entries`), so the architecture is unchanged: into a
+    matrix as W' = W / s and b' = b - W' m, into a norm as gain 1 / s and shift -m / s of what it normalised. The last matrix is
+    scaled so that visual tokens are as large as embedded words.
 
     Raises:
-        UnsupportedError: a connector whose first layer is not one matrix per token.
+        UnsupportedError: a connector that does not say what meets the features first, or that needs an instruction.
     """
     from argus.core.registry import components
-    from argus.model.features import VisualFeatures
     from argus.model.processor import ArgusImageProcessor
 
     tower, connector = model.model.vision_tower, model.model.multi_modal_projector
-    size = tower.image_size
-    matrices = [module for module in connector.modules() if isinstance(module, nn.Linear)]
-    if connector.mixes_tokens or not matrices or matrices[0].in_features != connector.vision_width:
-        raise UnsupportedError(f"a {type(connector).__name__} connector has no per-token first matrix to standardise")
+    size, entries = tower.image_size, connector.entries()
+    if not entries or connector.reads_instruction:
+        why = "reads the instruction too" if connector.reads_instruction else "does not say which weights meet the features first"
+        raise UnsupportedError(f"a {type(connector).__name__} connector cannot be standardised: it {why}")
     process = ArgusImageProcessor(size, tower.patch_size, None, *pixel_statistics(tower.config))
     domains = [build("domain", row.name) for row in components("domain")]
     pixels = [d.draw("train", i, size, 0).pixels for d in domains for i in range(scenes)]
     batches = [process(pixels[i : i + 64])["pixel_values"] for i in range(0, len(pixels), 64)]
-    tokens = torch.cat([model.model.encode_images(batch).tokens for batch in batches])  # (pictures, N, C)
-    mean, deviation = tokens.mean((0, 1)), tokens.std((0, 1)).clamp(min=1e-4)  # (C,)
-    first, last = matrices[0], matrices[-1]
-    first.weight.normal_(std=first.in_features**-0.5)
-    first.weight.div_(deviation)
-    first.bias.copy_(-first.weight @ mean)
-    if last is not first:
-        last.weight.normal_(std=last.in_features**-0.5)
-    made = connector(VisualFeatures(tokens[:256], (1, tokens.shape[1])))
-    last.weight.mul_(model.get_input_embeddings().weight.std() / made.std())
+    seen = [model.model.encode_images(batch, hidden_states=bool(connector.levels)) for batch in batches]
+    matrices = [module for module in connector.modules() if isinstance(module, nn.Linear)]
+    for matrix in matrices:
+        matrix.weight.normal_(std=matrix.in_features**-0.5)
+    met: dict[nn.Module, list[Tensor]] = {entry: [] for entry in entries}
+    hooks = [e.register_forward_pre_hook(lambda module, args: met[module].append(args[0].flatten(0, -2))) for e in entries]
+    for features in seen:
+        connector(features)
+    for hook in hooks:
+        hook.remove()
+    for entry, inputs in met.items():
+        _standardise(entry, torch.cat(inputs))
+    made = torch.cat([connector(features) for features in seen[:4]])
+    for part in matrices[-1].parameters():
+        part.mul_(model.get_input_embeddings().weight.std() / made.std())
+
+
+def _standardise(entry: Any, inputs: Tensor) -> None:
+    """Fold mean and deviation of the inputs (n, C) into a matrix or a norm."""
+    if isinstance(entry, nn.LayerNorm):
+        inputs = F.layer_norm(inputs, entry.normalized_shape, eps=entry.eps)
+    mean, deviation = inputs.mean(0), inputs.std(0).clamp(min=1e-4)  # (C,)
+    if isinstance(entry, nn.LayerNorm):
+        entry.weight.copy_(1 / deviation)
+        entry.bias.copy_(-mean / deviation)
+        return
+    entry.weight.div_(deviation)
+    if entry.bias is not None:
+        entry.bias.copy_(-entry.weight @ mean)
+    else:  # a matrix whose rows are orthogonal to the mean does not see it
+        entry.weight.sub_(torch.outer(entry.weight @ mean, mean) / mean.square().sum())
 
 
 def _language(given: Any) -> tuple[PreTrainedModel, Any]:
     """The causal language model of a composition and its tokenizer."""
     language, tokenizer = compose(given) if isinstance(given, Mapping) else load(given, device="cpu")
+    if isinstance(language, ArgusForConditionalGeneration):
+        whole, tokenizer = language, tokenizer.tokenizer
+        language = AutoModelForCausalLM.from_config(whole.config.text_config, attn_implementation="matmul")
+        language.base_model.load_state_dict(whole.model.language_model.state_dict())
+        language.get_output_embeddings().load_state_dict(whole.lm_head.state_dict())
     kind = language.config.model_type
     if isinstance(language, DualEncoder) or hasattr(language.config, "text_config") or language.get_output_embeddings() is None:
         raise RecipeError(f"model.compose: language_model must be a causal language model, '{given}' is of type '{kind}'")
-    if getattr(language.get_output_embeddings(), "bias", None) is not None:
-        raise UnsupportedError(f"the output head of '{kind}' has a bias, which the head of a composed model has not")
+    language.config.lm_head_bias = getattr(language.get_output_embeddings(), "bias", None) is not None
     return language.eval(), tokenizer
 
 
@@ -319,6 +408,21 @@ def _check_words(model: ArgusForConditionalGeneration, language: PreTrainedModel
     model.train(training)
     if not torch.allclose(found, expected.logits, rtol=1e-3, atol=1e-4 * float(expected.logits.abs().max())):
         raise UnsupportedError(f"'{kind}' changes its logits behind the head (scales or caps them), which would be lost")
+
+
+def load_tower(spec: Any) -> nn.Module:
+    """A stored vision tower, frozen, for its features alone.
+
+    Args:
+        spec: as the `encoder` of a composed model: a reference, or {name: options} around one.
+
+    Raises:
+        RecipeError: an encoder without stored weights.
+    """
+    tower, config = _encoder(spec)
+    if tower is None:
+        raise RecipeError(f"an encoder that is asked what it knows needs stored weights; '{config.model_type}' would be new")
+    return tower.requires_grad_(False).eval()
 
 
 def _encoder(spec: Any) -> tuple[nn.Module | None, PretrainedConfig]:
@@ -369,4 +473,6 @@ def _named_encoder(name: str, options: Any) -> tuple[nn.Module | None, Pretraine
 
 
 def _part(spec: Any) -> dict[str, dict[str, Any]]:
+    if not isinstance(spec, str) and len(spec) > 1:
+        raise RecipeError(f"one name is wanted, and {', '.join(map(repr, spec))} were given")
     return {spec: {}} if isinstance(spec, str) else {k: dict(v or {}) for k, v in spec.items()}
