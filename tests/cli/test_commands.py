@@ -155,6 +155,19 @@ def test_look_draws_what_each_technique_kept(argus: Argus, tmp_path: Path) -> No
         assert strip.width > 3 * 288
 
 
+def test_look_draws_the_way_of_a_search(argus: Argus, tmp_path: Path) -> None:
+    out = tmp_path / "look.png"
+    search = "zoomeye:smallest=40,words=[yes, no],existence=Is there {a} {cue}?"
+    result = argus(
+        "look", "objects", "--model", tiny_model(), "--size", 128, "--search", search, "--cue", "red star", "--out", out
+    )
+    assert result.exit_code == 0, result.output
+    assert "zoomeye for red star: " in result.output
+    assert "kept" not in result.output  # no technique was named
+    with Image.open(out) as strip:
+        assert strip.width > 2 * 256
+
+
 def test_models_counts_parameters_from_the_file_alone() -> None:
     from safetensors import safe_open
 

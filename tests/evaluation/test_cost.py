@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from argus.core.registry import build
 from argus.evaluation.cost import _LiveBytes, measure
 from argus.evaluation.local import LocalModel
 
@@ -48,6 +49,7 @@ def test_cache_bytes_from_shapes(cost, length):
 
 
 def test_visual_tokens_and_times(cost):
+    assert cost.answer_entries == [1.0] * LAYERS
     assert cost.visual_tokens == [VISUAL] * LAYERS
     assert 0 < cost.ttft_ms < 10_000
     assert cost.decode_tokens_per_s > 0
@@ -72,6 +74,7 @@ def test_tokens_dropped_on_the_way_are_not_paid_for(model, processor, questions,
     finally:
         handle.remove()
     assert cost.visual_tokens == [VISUAL, VISUAL - 6]
+    assert build("metric", "layer_tokens").read(cost) == {"all": VISUAL - 3}
     assert cost.flops["decoder"] == layer_flops(length, D, KV, M) + layer_flops(length - 6, D, KV, M)
     assert cost.kv_bytes == 2 * (length + length - 6) * KV * 4
 

@@ -18,8 +18,10 @@ from argus.core.errors import ArgusError, RecipeError, UnsupportedError
 from argus.evaluation import engine
 from argus.evaluation.endpoint import EndpointModel, RefusedError, UnansweredError, first_token_scores, parse_reference
 from argus.evaluation.engine import MemoryRecords, evaluate
+from argus.evaluation.inferencers.search import Looks
 from argus.evaluation.options import EvaluationOptions
 from argus.evaluation.scenarios.base import Group
+from argus.methods.search.base import Look, View
 from argus.runner.plan import plan
 
 from .conftest import QUESTIONS, picture, question
@@ -278,3 +280,13 @@ def test_a_recipe_cannot_attach_to_an_endpoint(tmp_path):
     file.write_text(text + "variants: {cut: {attach: {fastv: {keep: 0.5}}}}\n")
     with pytest.raises(RecipeError, match="cannot attach fastv"):
         plan(file)
+
+
+def test_a_search_reads_yes_and_no_from_top_log_probabilities(endpoint, server):
+    """tanh((log 0.6 - log 0.2) / 2) = (0.6 - 0.2) / (0.6 + 0.2) = 0.5; without log-probabilities it is refused."""
+    server.top = {"Yes": math.log(0.6), "No": math.log(0.2), "Perhaps": math.log(0.1)}
+    look = Look(View("p", (picture(0),)), "Is there a star?", ("Yes", "No"))
+    assert Looks(endpoint(), 64).confidences([look]) == pytest.approx([0.5])
+    server.top = None
+    with pytest.raises(UnsupportedError, match="no top log-probabilities"):
+        Looks(endpoint(), 64).confidences([look])

@@ -14,7 +14,8 @@ from .conftest import picture
 @pytest.fixture
 def sample():
     message = Message("user", [ImagePart(picture(0)), TextPart("Which colour?")])
-    return Sample("a", [message], "green", ["red", "green"], {"family": "colour"})
+    shown = [Sample(f"d{n}", [Message("user", [ImagePart(picture(n)), TextPart("?")])], "red") for n in range(1, 5)]
+    return Sample("a", [message], "green", ["red", "green"], {"family": "colour", "demonstrations": shown})
 
 
 @pytest.mark.parametrize("name", [c.name for c in components("instruction")])

@@ -6,11 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from argus.core.errors import DataError
 from argus.core.sample import Sample, box_text
 from argus.evaluation.inferencers.base import Answer
 from argus.evaluation.metrics.accuracy import Accuracy, AccuracyOptions
+from argus.evaluation.metrics.chair import Chair, ChairOptions
 from argus.evaluation.metrics.iou import IoU, IoUOptions, iou, read_box
+from argus.evaluation.metrics.mme_pairs import MMEPairs
 from argus.evaluation.metrics.normalise import NORMALISATIONS, number_1, text_1
+from argus.evaluation.metrics.pope import Pope, PopeOptions
+from argus.evaluation.results import summarise
+from argus.evaluation.statistics import ratio
 
 
 @pytest.mark.parametrize(
@@ -89,3 +95,100 @@ def test_reading_what_was_written(corners):
     box = read_box(box_text((x1 / 100 + 0.001, y1 / 100 + 0.001, x2 / 100 + 0.001, y2 / 100 + 0.001)))
     assert box == pytest.approx((x1 / 100, y1 / 100, (x2 + 1) / 100, (y2 + 1) / 100))
     assert iou(box, box) == pytest.approx(1)
+
+
+ANSWERS = [("yes", "Yes."), ("yes", "No"), ("no", "No, there is none."), ("no", "yes"), ("no", "I do not know"), ("yes", "maybe")]
+
+
+@pytest.mark.parametrize(
+    ("rule", "accuracy", "precision", "recall", "f1", "yes"),
+    [
+        # said yes: 1st (right), 4th (wrong); wanted yes: 1st, 2nd, 6th. The 5th and 6th begin with neither.
+        ("strict", 2 / 6, 1 / 2, 1 / 3, 2 / 5, 2 / 6),
+        # "know" holds "no", so the 5th is a right no; the 6th holds no yes, so it is a no
+        ("substring", 3 / 6, 1 / 2, 1 / 3, 2 / 5, 2 / 6),
+    ],
+)
+def test_pope_by_hand(rule, accuracy, precision, recall, f1, yes):
+    metric = Pope(PopeOptions(rule=rule))
+    found = summarise(scored(metric, "pope", ANSWERS), {"pope": metric}).measurements["pope"]
+    values = [found[group].value for group in ("all", "precision", "recall", "f1", "yes")]
+    assert values == pytest.approx([accuracy, precision, recall, f1, yes])
+    assert found["precision"].low < found["precision"].value < found["precision"].high
+    assert not metric.applies(Sample("", [], "red", ["red", "blue"]))
+
+
+def scored(metric, name, answers, groups=None, **metadata):
+    """Records of answers (target, text), each about a picture of its own or about those of `groups`."""
+    for number, (target, text) in enumerate(answers):
+        score = metric.score(Sample("", [], target, metadata=metadata), Answer(text))
+        yield {
+            "id": str(number), "kind": "answer", "blind": False, "group": (groups or range(99))[number], "family": "existence",
+            "domain": "objects", "options": [], "seconds": 0.0, "values": {name: score.value},
+            "ratios": {name: score.ratios} if score.ratios else {},
+        }  # fmt: skip
+
+
+def test_mme_by_hand():
+    """Four pictures with two questions each, 6 of 8 right, two pictures wholly right: 75 + 50."""
+    metric = MMEPairs(None)
+    answers = [
+        ("yes", "Yes"),
+        ("no", "No."),
+        ("yes", "yes, it is"),
+        ("no", "no"),
+        ("yes", "Yes"),
+        ("no", "yes"),
+        ("yes", "It is"),
+        ("no", "no"),
+    ]
+    found = summarise(scored(metric, "mme_pairs", answers, list("aabbccdd")), {"mme_pairs": metric}).measurements["mme_pairs"]
+    assert found["existence"].value == found["all"].value == 125
+    assert found["existence"].low < 125 < found["existence"].high
+    assert found["existence"].unit == "points"
+
+
+def test_only_the_first_four_characters_count_for_mme():
+    metric = MMEPairs(None)
+    assert metric.score(Sample("", [], "yes"), Answer("Oh, yes")).value == 0
+    assert metric.score(Sample("", [], "no"), Answer("not at all")).value == 1
+
+
+FACTS = ("a small red plain circle at the top left", "a large blue dotted star at the top right")
+
+
+def test_chair_by_hand():
+    """Four mentions, one of them made up, in two captions; of the two things there, 2 and 1 are mentioned: 3 of 4."""
+    metric = Chair(ChairOptions())
+    captions = [
+        ("", "a small red plain circle at the top left; a small blue dotted star at the top right"),
+        ("", "A red circle. Two green hearts and the top left"),
+    ]
+    found = summarise(scored(metric, "chair", captions, facts=FACTS), {"chair": metric}).measurements["chair"]
+    assert found["all"].value == 1 / 2
+    assert found["instances"].value == 1 / 4
+    assert found["recall"].value == 3 / 4
+    assert metric.score(Sample("", [], "", metadata={"facts": FACTS}), Answer(captions[1][1])).extracted == "green heart"
+    assert not metric.applies(Sample("", [], "red", ["red", "blue"]))
+    assert metric.better == "lower"
+
+
+def test_chair_with_classes_of_things(tmp_path):
+    """Synonyms and plurals count as their class, the longest words win, and references say what is there too."""
+    (tmp_path / "things.txt").write_text("person, man, woman\ndog, puppy\nhot dog\ncup, mug\n")
+    metric = Chair(ChairOptions(synonyms=tmp_path / "things.txt"))
+    sample = Sample("", [], "A man eats.", metadata={"objects": ["hot dog"], "references": ["somebody with a mug"]})
+    score = metric.score(sample, Answer("A woman eats a hot dog beside puppies and a cup."))
+    assert score.extracted == "dog"
+    assert score.ratios == {"instances": (1.0, 4.0), "recall": (3.0, 3.0)}
+    with pytest.raises(DataError, match="no such list of synonyms"):
+        Chair(ChairOptions(synonyms=tmp_path / "none.txt")).score(sample, Answer("a dog"))
+
+
+def test_ratios_of_sums_and_their_intervals():
+    """2 + 0 + 1 of 2 + 1 + 3 is a half; residuals 1, -.5, -.5 over the mean 2 are .5, -.25, -.25. t(2) = 4.303."""
+    found = ratio([2, 0, 1], [2, 1, 3], ["a", "b", "c"])
+    error = (((0.5**2 + 0.25**2 + 0.25**2) / 2) / 3) ** 0.5
+    assert found.value == 0.5
+    assert found.high - found.value == pytest.approx(4.303 * error, rel=1e-3)
+    assert ratio([0, 0], [0, 0], ["a", "b"]).n == 0

@@ -32,10 +32,12 @@ def logits_with(
     gone: dict[int, set[int]],
     more: list[int] = (),  # type: ignore[assignment]
     consecutive: Collection[int] = (),
+    unseen: dict[int, set[int]] | None = None,
 ) -> tuple[Tensor, list[int]]:
     """Logits of one unpadded prompt followed by the tokens `more`, with columns dropped in front of layers.
 
-    Survivors are renumbered where the layer is in `consecutive`.
+    Survivors are renumbered where the layer is in `consecutive`. Columns that are `unseen` from a layer on stay, and only they
+    themselves see them.
 
     Returns:
         ((S', V) logits of the positions that reach the end, their columns).
@@ -65,6 +67,9 @@ def logits_with(
                 positions = torch.arange(len(columns))[None]
         size = len(columns)
         mask = torch.full((1, 1, size, size), torch.finfo(hidden.dtype).min, dtype=hidden.dtype).triu(1)
+        hidden_from_others = [c for start, some in (unseen or {}).items() if index >= start for c in some]
+        for place in (columns.tolist().index(c) for c in hidden_from_others):
+            mask[..., place + 1 :, place] = torch.finfo(hidden.dtype).min
         hidden = layer(
             hidden,
             attention_mask=mask,

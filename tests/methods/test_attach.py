@@ -15,12 +15,13 @@ from transformers.masking_utils import AttentionMaskInterface, flash_attention_m
 import argus
 from argus.core.errors import RecipeError, UnknownNameError, UnsupportedError
 from argus.core.registry import components
+from argus.methods.learned import LearnedReducer
 from argus.model.anatomy import anatomy
 from tests.methods.brute_force import columns_gone, logits_with
 from tests.methods.families import FAMILIES, IMAGE, PAD, cast, llava, llava_inputs, qwen, qwen_inputs
 
-# YOPO keeps all tokens and cuts what is computed for them; its tests are its own.
-REDUCERS = [c.name for c in components("reducer") if c.name != "yopo"]
+# YOPO keeps all tokens and cuts what is computed for them, and trained choices need their weights: their tests are their own.
+REDUCERS = [c.name for c in components("reducer") if c.name != "yopo" and not issubclass(c.load(), LearnedReducer)]
 IN_LLM = ("fastv", "gsearch")  # ranked by the language model's attention, with one budget per prompt
 PLAIN = {"eos_token_id": None, "suppress_tokens": [IMAGE]}  # no early end, no placeholder out of a random model
 DTYPES = [torch.float32, torch.bfloat16]

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from argus.core.errors import UnsupportedError
-from argus.report.overlay import EDGE, lit, strip
+from argus.report.overlay import EDGE, FOUND, VISITED, lit, strip, way
 
 
 def white(width: int, height: int) -> Image.Image:
@@ -53,3 +53,14 @@ def test_strip_places_pictures_in_rows_with_room_for_captions() -> None:
     # picture 3 stands in row 1, column 1
     row = sheet.height // 3
     assert sheet.getpixel((10 + 110 + 50, row + 20)) == (120, 0, 0)
+
+
+def test_a_search_is_drawn_as_boxes() -> None:
+    """Visits in thin lines, what was found in lines of 3 px, both at twice the size; the last pixel of a box is its own."""
+    pixels = np.asarray(way(white(40, 30), [(0, 0, 40, 30), (20, 10, 16, 16)], [(20, 10, 8, 8)], scale=2))
+    assert pixels.shape == (60, 80, 3)
+    assert (pixels[59] == VISITED).all()
+    assert (pixels[51, 40:72] == VISITED).all()
+    assert (pixels[20:36, 40:43] == FOUND).all()
+    assert (pixels[33:36, 40:56] == FOUND).all()
+    assert (pixels[55, 5:70] == 255).all()

@@ -10,6 +10,9 @@ import pytest
 
 import argus
 from argus.core.errors import RecipeError, UnsupportedError
+from argus.methods.learned import save_parts
+from argus.methods.reduction.dyvte import DyVTE, DyVTEOptions
+from argus.model.anatomy import anatomy
 from argus.model.load import load
 from argus.runner.calibrate import calibrated
 from argus.runner.plan import plan
@@ -29,6 +32,21 @@ def test_a_schedule_is_searched_and_held(model: Path) -> None:
     assert 0 <= found["schedule"][1] * 16 == int(found["schedule"][1] * 16) <= 16
     with argus.attach(loaded, "gsearch", **found) as attachment:
         assert attachment.options.model_dump()["schedule"] == tuple(found["schedule"])
+
+
+def test_a_lot_exits_where_routers_do_on_average(model: Path, tmp_path: Path) -> None:
+    """Routers of zeros keep on a draw: nobody exits before the last layer. Below zero, all exit after the first."""
+    loaded, processor = load(str(model))
+    parts = DyVTE(DyVTEOptions(hidden=8)).make(anatomy(loaded))
+    for weight in parts.parameters():
+        weight.data.zero_()
+    save_parts(parts, tmp_path / "dyvte.safetensors")
+    lot = {"policy": "random", "hidden": 8, "weights": str(tmp_path / "dyvte.safetensors"), "calibrate": QUESTIONS}
+    for threshold, layer in ((0.0, len(anatomy(loaded).layers) - 1), (-1.0, 0)):
+        found = calibrated(loaded, processor, "dyvte", {**lot, "threshold": threshold})
+        assert found["layer"] == layer
+        with argus.attach(loaded, "dyvte", **found) as attachment:
+            assert not attachment.depends_on_question
 
 
 def test_nothing_to_find(model: Path) -> None:

@@ -19,7 +19,7 @@ Write = Callable[..., Path]
         (
             "fastervlm: {attach: {fastervlm:",
             "fastervlm: {attach: {fastervml:",
-            r"tiny\.yaml:5: .*unknown reducer 'fastervml'.*'fastervlm'",
+            r"tiny\.yaml:5: .*unknown technique 'fastervml'.*'fastervlm'",
         ),
         ("{keep: 0.25}", "{keep: 1.5}", r"tiny\.yaml:5: .*option 'keep'.*less than or equal to 1, got 1\.5"),
         ("{keep: 0.25}", "{kep: 0.25}", r"tiny\.yaml:5: .*unknown option 'kep'.*Did you mean 'keep'"),

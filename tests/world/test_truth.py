@@ -1,12 +1,14 @@
 """Truth re-derived from the pixels: count and colour by connected components, words by their ink, bars by their height."""
 
+from dataclasses import replace
+
 import numpy as np
 from scipy import ndimage
 
 from argus.world.charts import Charts, ChartsOptions
 from argus.world.documents import Documents, DocumentsOptions
 from argus.world.domain import COLOURS
-from argus.world.objects import PALETTE, Objects, ObjectsOptions
+from argus.world.objects import COMPANIONS, PALETTE, Objects, ObjectsOptions
 from argus.world.raster import coverage
 from argus.world.sheet import contact_sheet
 from argus.world.tables import Tables, TablesOptions
@@ -170,3 +172,18 @@ def test_a_contact_sheet_shows_every_picture(tmp_path) -> None:
     with Image.open(out) as sheet:
         assert sheet.width >= 6 * 96
         assert len(set(sheet.resize((64, 64)).getdata())) > 100
+
+
+def test_companions_go_together_and_leave_the_rest_of_the_scene() -> None:
+    """All have theirs, none has, or most; places, sizes, textures and grounds are those of the scene without the option."""
+    plain = Objects(ObjectsOptions())
+    for share, low, high in ((1.0, 1, 1), (0.0, 0, 0), (0.9, 0.75, 0.95)):
+        domain = Objects(ObjectsOptions(companions=share))
+        together = []
+        for index in range(300):
+            base, scene = plain.scene(plain.rng("test", index)), domain.scene(domain.rng("test", index))
+            kinds = {(t.colour, t.shape) for t in scene.things}
+            together += [(t.colour, COMPANIONS[t.shape]) in kinds for t in scene.things if t.shape in COMPANIONS]
+            same = [replace(t, colour=b.colour, shape=b.shape) for t, b in zip(scene.things, base.things, strict=True)]
+            assert replace(scene, things=tuple(same)) == base
+        assert low <= sum(together) / len(together) <= high

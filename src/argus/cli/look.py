@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -32,6 +33,7 @@ def register(app: typer.Typer) -> None:
             "argus look objects",
             'argus look photo.png --technique fastervlm --technique fastv --keep 0.1 --question "What is on the table?"',
             "argus look objects --index 7 --technique fastv:layer=1,keep=0.2 --out kept.png",
+            "argus look objects --size 384 --search 'zoomeye:smallest=96,words=[yes, no]'",
         )
     )(look)
 
@@ -71,15 +73,20 @@ def look(
     question: Annotated[
         str, typer.Option(help="the question, for techniques that read it; a domain brings its own")
     ] = "What is in the picture?",
+    search: Annotated[str | None, typer.Option(help="draw the way of a search too: zoomeye:smallest=96")] = None,
+    cues: Annotated[
+        list[str] | None, typer.Option("--cue", help="what to search for; else the domain's, or what the model names")
+    ] = None,
+    size: Annotated[int, typer.Option(min=32, max=2048, help="side of the domain's picture in pixels")] = 96,
     index: Annotated[int, typer.Option(min=0, help="which picture of the domain's test split")] = 0,
     out: Annotated[Path, typer.Option(help="the PNG to write")] = Path("look.png"),
 ) -> None:
-    """Draw what techniques keep of a picture.
+    """Draw what techniques keep of a picture, or where a search looks.
 
-    Several stand side by side; kept patches are lit, dropped ones dimmed.
+    Several stand side by side; kept patches are lit, dropped ones dimmed. A search's visits are numbered boxes.
     """
-    asked = [technique(text) for text in techniques or ["fastervlm", "fastv", "random"]]
-    picture, question, answer = _source(source, index, question)
+    asked = [technique(text) for text in techniques or ([] if search else ["fastervlm", "fastv", "random"])]
+    picture, question, answer, known = _source(source, index, question, size)
 
     from argus.methods.attach import attach as attach_technique
     from argus.model.load import load
@@ -97,16 +104,36 @@ def look(
         assert left is not None
         shown.append((f"{name}: {left.kept} of {left.total}", lit(picture, left.indices, left.grid, scale)))
         typer.echo(f"{name}: kept {left.kept} of {left.total} visual tokens")
+    if search:
+        shown.append(_searched(loaded, processor, _question(picture, question, cues or known), search, scale))
+        typer.echo(shown[-1][0])
     out.parent.mkdir(parents=True, exist_ok=True)
     strip(shown).save(out)
     typer.echo(out)
 
 
-def _question(picture: Image.Image, text: str) -> Any:
+def _searched(model: Any, processor: Any, question: Any, search: str, scale: int) -> tuple[str, Image.Image]:
+    """What a search found, in words and drawn."""
+    from argus.core.registry import build
+    from argus.evaluation.local import LocalModel
+    from argus.report.overlay import way
+
+    name, options = technique(search)
+    if question.sample.metadata["cues"]:
+        options = {"cues": "given", **options}
+    inferencer = build("inferencer", "search", {"search": {name: options}, "answer": {"generate": {"max_new_tokens": 64}}})
+    (answer,) = inferencer.answer(LocalModel(model, processor), [question])
+    found = answer.notes["search"]
+    cues = ", ".join(found["cues"]) or "nothing named"
+    caption = f"{name} for {cues}: {len(found['visited'])} visits, {found['looks']} looks. {answer.text}"
+    return caption, way(question.images[0], found["visited"], found["boxes"], scale)
+
+
+def _question(picture: Image.Image, text: str, cues: Sequence[str] = ()) -> Any:
     from argus.core.sample import ImagePart, Message, Sample, TextPart
     from argus.evaluation.inferencers.base import Question
 
-    sample = Sample("question", [Message("user", [ImagePart(picture), TextPart(text)])])
+    sample = Sample("question", [Message("user", [ImagePart(picture), TextPart(text)])], metadata={"cues": tuple(cues)})
     return Question("question", sample, [picture])
 
 
@@ -116,15 +143,15 @@ def _read(path: Path) -> Image.Image:
     return load_image(path)
 
 
-def _source(source: str, index: int, question: str) -> tuple[Image.Image, str, str]:
-    """The picture, what to ask, and the right answer if it is known."""
+def _source(source: str, index: int, question: str, size: int) -> tuple[Image.Image, str, str, Sequence[str]]:
+    """The picture, what to ask, the right answer if it is known, and the cues that come with the question."""
     from argus.core.registry import build, components
 
     if source not in {row.name for row in components("domain")}:
-        return _read(Path(source)), question, ""
+        return _read(Path(source)), question, "", ()
     from PIL import Image
 
-    drawing = build("domain", source).draw("test", index)
+    drawing = build("domain", source).draw("test", index, size)
     first = next((q for q in drawing.questions if q.options), None)
-    text, answer = (first.text, f"({first.answer})") if first else (question, "")
-    return Image.fromarray(drawing.pixels), text, answer
+    text, answer, cues = (first.text, f"({first.answer})", first.cues) if first else (question, "", ())
+    return Image.fromarray(drawing.pixels), text, answer, cues

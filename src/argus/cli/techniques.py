@@ -16,11 +16,13 @@ def technique(text: str) -> tuple[str, dict[str, Any]]:
     Raises:
         ArgusError: an option without a value.
     """
+    import re
+
     import yaml
 
     name, _, rest = text.partition(":")
     options = {}
-    for item in filter(None, rest.split(",")):
+    for item in filter(None, re.split(r",(?![^\[]*\])", rest)):  # a comma inside of [ ] belongs to a list
         key, sign, value = item.partition("=")
         if not sign or not key:
             raise ArgusError(f"'{item}' is no option", where=text, hint=f"Write {name}:name=value,name=value.")

@@ -56,14 +56,21 @@ PACKAGES: dict[str, str] = {
     "view": "argus.model.views",
     "encoder": "argus.model.encoders",
     "connector": "argus.model.connectors",
+    "backbone": "argus.model.backbones",
     "reducer": "argus.methods.reduction",
+    "decoding": "argus.methods.decoding",
+    "search": "argus.methods.search",
     "objective": "argus.training.objectives",
     "tuner": "argus.training.tuners",
     "scenario": "argus.evaluation.scenarios",
     "instruction": "argus.evaluation.instructions",
     "inferencer": "argus.evaluation.inferencers",
     "metric": "argus.evaluation.metrics",
+    "judge": "argus.evaluation.judges",
 }
+
+
+TECHNIQUES = ("reducer", "decoding")  # kinds that `argus.attach` puts on a loaded model; a name stands in one of them only
 
 
 @cache
@@ -93,6 +100,14 @@ def component(kind: str, name: str) -> Component:
     known = _table()[_kind(kind)]
     if name not in known:
         raise UnknownNameError(f"unknown {kind} '{name}'.", hint=nearest(name, known))
+    return known[name]
+
+
+def technique(name: str) -> Component:
+    """The table line of what attaches to a loaded model: a reducer or a decoding method."""
+    known = {row.name: row for kind in TECHNIQUES for row in _table()[kind].values()}
+    if name not in known:
+        raise UnknownNameError(f"unknown technique '{name}'.", hint=nearest(name, known))
     return known[name]
 
 

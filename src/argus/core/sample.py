@@ -97,6 +97,11 @@ class Sample:
         """The pictures, in the order in which the conversation shows them."""
         return [part.image for m in self.messages for part in m.content if isinstance(part, ImagePart)]
 
+    def instruction(self) -> str:
+        """What is asked first, as far as its first line: what comes behind is how to answer."""
+        asked = (m.text().strip() for m in self.messages if m.role == "user")
+        return next((text.splitlines()[0].strip() for text in asked if text), "")
+
     def chat(self) -> list[dict[str, Any]]:
         """The conversation in transformers' chat format; pictures are placeholders, boxes and points are written out."""
         return [{"role": m.role, "content": [_chat_part(p) for p in m.content]} for m in self.messages]

@@ -1,19 +1,25 @@
 """Asking one question at a time, for what cannot share a prefix: the plain way, which is right for every model.
 
 A question's whole prompt is prefilled by itself, so a reduction that looks at the question sees it, and the options
-follow behind its cache. Pictures are read and encoded for the model once per group.
+follow behind its cache. Pictures are read and encoded for the model once per group, unless the connector reads the question.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import groupby, islice
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from argus.evaluation.held import HeldModel
 from argus.evaluation.inferencers.base import Question
 from argus.evaluation.prompts import Prompt
+
+ALONG = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids")  # inputs as long as the prompt
+ROWS = 16  # questions that are decoded together
 
 
 class Alone:
@@ -42,6 +48,8 @@ class Alone:
                     **self.held.positions(length, target[:, :-1]),
                 )
                 logits = torch.cat([logits, more.logits], dim=1)  # (O, T, V)
+            if self.held.decoding is not None:
+                logits = self.held.decoding.contrasted(logits, target[:, :-1].clamp(min=0))
             logp = logits.float().log_softmax(-1).gather(-1, target.clamp(min=0)[..., None])[..., 0]
             real = target >= 0
             sums = (logp * real).sum(1)
@@ -51,8 +59,8 @@ class Alone:
     def generate(self, questions: Sequence[Question], prompts: Sequence[Prompt], max_new_tokens: int) -> list[list[int]]:
         """Greedy tokens of each answer, the end of the turn left out."""
         answers = []
-        for inputs in self.inputs(questions, prompts):
-            sequence = self.model.generate(
+        for inputs in self._rows(self.inputs(questions, prompts)):
+            sequences = self.model.generate(
                 **inputs,
                 do_sample=False,
                 num_beams=1,
@@ -60,14 +68,37 @@ class Alone:
                 eos_token_id=sorted(self.held.ends) or None,
                 pad_token_id=self.held.pad,
             )
-            tokens = sequence[0, inputs["input_ids"].shape[1] :].tolist()
-            end = next((i for i, token in enumerate(tokens) if token in self.held.ends), len(tokens))
-            answers.append(tokens[:end])
+            for tokens in sequences[:, inputs["input_ids"].shape[1] :].tolist():
+                end = next((i for i, token in enumerate(tokens) if token in self.held.ends), len(tokens))
+                answers.append(tokens[:end])
         return answers
 
+    def _rows(self, single: Iterator[dict[str, Tensor]]) -> Iterator[dict[str, Tensor]]:
+        """Inputs of one question each, or of up to `ROWS` with a decoding method, which works on batches of `generate`."""
+        if self.held.decoding is None:
+            yield from single
+            return
+
+        def kind(inputs: dict[str, Any]) -> list[Any]:
+            """What must be equal in a batch: sizes of pictures, and what the processor was told."""
+            return [(k, v.shape[1:] if isinstance(v, Tensor) else v) for k, v in inputs.items() if k not in ALONG]
+
+        for _, alike in groupby(single, kind):
+            while some := list(islice(alike, ROWS)):
+                longest = max(inputs["input_ids"].shape[1] for inputs in some)
+                fill = {"input_ids": self.held.pad}
+                padded = [
+                    {k: pad(v, (longest - v.shape[1], 0), value=fill.get(k, 0)) if k in ALONG else v for k, v in inputs.items()}
+                    for inputs in some
+                ]
+                yield {
+                    k: torch.cat([inputs[k] for inputs in padded]) if isinstance(v, Tensor) else v for k, v in padded[0].items()
+                }
+
     def inputs(self, questions: Sequence[Question], prompts: Sequence[Prompt]) -> Iterator[dict[str, Tensor]]:
-        """The inputs of each question's whole prompt; pictures are prepared once per group."""
-        known: tuple[str, str] | None = None
+        """The inputs of each question's whole prompt; pictures are prepared once per group, where no connector reads more."""
+        apart = getattr(self.held.processor, "depends_on_question", False)
+        known: tuple[str, int, str] | None = None
         heads: dict[str, Tensor] = {}
         for question, prompt in zip(questions, prompts, strict=True):
             tail = torch.tensor([prompt.tail], device=self.held.device)
@@ -75,7 +106,8 @@ class Alone:
             if not prompt.head:
                 yield {"input_ids": tail, "attention_mask": ones}
                 continue
-            if known != (question.group, prompt.head):
-                known, heads = (question.group, prompt.head), self.held.head_inputs([question], [prompt])
+            key = (question.group, question.shown, prompt.head)
+            if apart or known != key:
+                known, heads = key, self.held.head_inputs([question], [prompt])
             more = {"input_ids": tail, "attention_mask": ones, "token_type_ids": zeros, "mm_token_type_ids": zeros}
             yield {k: torch.cat([v, more[k]], dim=1) if k in more else v for k, v in heads.items()}

@@ -51,8 +51,8 @@ class ContrastiveModel:
         self.scale = float(scale.detach().exp()) if scale is not None else SCALE
 
     @torch.inference_mode()
-    def score(self, questions: Sequence[Question], mean: bool) -> list[list[float]]:
-        """Similarity of each option to the question's picture, logit scale included.
+    def score(self, questions: Sequence[Question], mean: bool, end: bool = True) -> list[list[float]]:
+        """Similarity of each option to the question's picture, logit scale included; texts have no tokens to count.
 
         Raises:
             UnsupportedError: a question without exactly one picture.
@@ -78,6 +78,13 @@ class ContrastiveModel:
             scores.append((self.scale * options @ seen[places[question.group]]).tolist())
         return scores
 
+    @torch.inference_mode()
+    def score_pictures(self, question: Question, pictures: Sequence[Any]) -> list[float]:
+        """Similarity of each picture to the question's text, logit scale included."""
+        text = question.sample.messages[-1].text()
+        self.read([text])
+        return (self.scale * self.see(pictures) @ self.known[text]).tolist()
+
     def generate(self, questions: Sequence[Question], max_new_tokens: int) -> list[Answer]:
         """Refused: there is no language model.
 
@@ -85,6 +92,14 @@ class ContrastiveModel:
             UnsupportedError: always.
         """
         raise UnsupportedError("a dual encoder scores texts and cannot write", hint="Use inferencer: likelihood.")
+
+    def first_tokens(self, questions: Sequence[Question]) -> list[list[float]]:
+        """Refused: there are no tokens to predict.
+
+        Raises:
+            UnsupportedError: always.
+        """
+        raise UnsupportedError("a dual encoder compares texts with a picture and cannot say yes or no")
 
     def texts(self, question: Question, option: str) -> list[str]:
         """The statements that stand for an option."""

@@ -25,6 +25,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from argus.evaluation.inferencers.base import Question
+from argus.model.backbones.seen import seen_bytes
 
 if TYPE_CHECKING:
     from argus.evaluation.local import LocalModel
@@ -40,7 +41,8 @@ class Cost:
         flops: FLOPs of prefill in `decoder` (the language model's layers), `vision` (the encoder) and `rest`.
         ttft_ms: from prepared inputs on the device to the first token.
         decode_tokens_per_s: over the tokens after the first.
-        kv_bytes: key and value tensors of all layers after prefill.
+        kv_bytes: key and value tensors of all layers after prefill, those of cross-attention included.
+        answer_entries: entries that each layer's cache gets per generated token; less than 1 where a technique forgets some.
         visual_tokens: visual tokens at each decoder layer's input.
         peak_memory_mb: most memory that tensors take at once in prefill, beyond what was there before.
     """
@@ -49,6 +51,7 @@ class Cost:
     ttft_ms: float
     decode_tokens_per_s: float
     kv_bytes: float
+    answer_entries: list[float]
     visual_tokens: list[int]
     peak_memory_mb: float
 
@@ -70,6 +73,7 @@ def measure(asked: LocalModel, question: Question, decode: int = 16, repeats: in
             output = forward(**inputs)
         cache = output.past_key_values
         kv_bytes = sum(t.nbytes for layer in cache.layers for t in (layer.keys, layer.values) if t is not None)
+        kv_bytes += seen_bytes(cache)
         del output, cache
         first = []
         for _ in range(repeats):
@@ -77,6 +81,7 @@ def measure(asked: LocalModel, question: Question, decode: int = 16, repeats: in
             output = forward(**inputs)
             token = output.logits[:, -1:].argmax(-1)
             first.append(_now(model.device) - start)
+        before = _entries(output.past_key_values)
         ones = inputs["attention_mask"]
         start = _now(model.device)
         for _ in range(decode):
@@ -90,11 +95,13 @@ def measure(asked: LocalModel, question: Question, decode: int = 16, repeats: in
             )
             token = output.logits[:, -1:].argmax(-1)
         seconds = _now(model.device) - start
+        after = _entries(output.past_key_values)
     return Cost(
         flops=_parts(model, counter),
         ttft_ms=1000 * min(first),
         decode_tokens_per_s=decode / seconds,
         kv_bytes=float(kv_bytes),
+        answer_entries=[(now - then) / decode for now, then in zip(after, before, strict=True)],
         visual_tokens=[n - text for n in lengths.seen],
         peak_memory_mb=memory.peak / 1e6,
     )
@@ -104,6 +111,11 @@ def _now(device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
+
+
+def _entries(cache: Any) -> list[int]:
+    """Positions that each layer of a cache holds."""
+    return [0 if layer.keys is None else layer.keys.shape[-2] for layer in cache.layers]
 
 
 def _flop_counter() -> FlopCounterMode:
@@ -136,18 +148,22 @@ class _Lengths:
 
     def __init__(self, decoder: Any) -> None:
         self.layers: nn.ModuleList = decoder.layers
-        self.seen: list[int] = []
+        self.seen = [0] * len(self.layers)
 
     def __enter__(self) -> _Lengths:
-        self.handles = [layer.register_forward_pre_hook(self._read, with_kwargs=True) for layer in self.layers]
+        self.handles = [
+            layer.register_forward_pre_hook(partial(self._read, index), with_kwargs=True)
+            for index, layer in enumerate(self.layers)
+        ]
         return self
 
     def __exit__(self, *_: object) -> None:
         for handle in self.handles:
             handle.remove()
 
-    def _read(self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self.seen.append((args[0] if args else kwargs["hidden_states"]).shape[1])
+    def _read(self, index: int, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        # The prompt itself comes last, where a technique runs layers on parts of it before.
+        self.seen[index] = (args[0] if args else kwargs["hidden_states"]).shape[1]
 
 
 class _Memory:

@@ -38,6 +38,7 @@ from argus.evaluation.inferencers.base import Answer, Question
 PREFIX = "openai:"
 TOP = 20  # most alternatives per token that the API gives
 PASSING = {408, 409, 425, 429}  # statuses below 500 that may pass
+Q = TypeVar("Q")
 T = TypeVar("T")
 
 
@@ -158,8 +159,8 @@ class EndpointModel:
         """Greedy answers, in the order of the questions."""
         return self._wait(self._all(self._write(q, max_new_tokens) for q in questions))
 
-    def score(self, questions: Sequence[Question], mean: bool) -> list[list[float]]:
-        """Log-probability of each option's first token; the same with `mean`, since one token is read.
+    def score(self, questions: Sequence[Question], mean: bool, end: bool = True) -> list[list[float]]:
+        """Log-probability of each option's first token; the same with `mean` and without `end`, since one token is read.
 
         An option outside the top `TOP` gets the least of their log-probabilities, which it cannot exceed.
 
@@ -168,6 +169,10 @@ class EndpointModel:
         """
         self.check_scores()
         return self._wait(self._all(self._score(q) for q in questions))
+
+    def first_tokens(self, questions: Sequence[Question]) -> list[list[float]]:
+        """Log-probability of each option's first token: all that `score` can read."""
+        return self.score(questions, mean=False)
 
     def check_scores(self) -> None:
         """Ask the server for log-probabilities once.
@@ -189,20 +194,20 @@ class EndpointModel:
         self._scores = True
 
     def each(
-        self, answer: Callable[[Question], T], questions: Iterable[Question]
-    ) -> Iterator[tuple[Question, T | ArgusError, float]]:
-        """Questions with their answers and seconds as they come in; no more than `concurrency` are held at once.
+        self, answer: Callable[[Q], T], questions: Iterable[Q]
+    ) -> Iterator[tuple[Q, T | ArgusError, float]]:
+        """Questions, or lists of them, with their answers and seconds as they come in; no more than `concurrency` are held at once.
 
         A question without an answer comes with its error; a `RefusedError` stops everything.
         """
 
-        def timed(question: Question) -> tuple[T, float]:
+        def timed(question: Q) -> tuple[T, float]:
             start = time.perf_counter()
             return answer(question), time.perf_counter() - start
 
-        under_way: dict[Future[tuple[T, float]], Question] = {}
+        under_way: dict[Future[tuple[T, float]], Q] = {}
 
-        def finished() -> Iterator[tuple[Question, T | ArgusError, float]]:
+        def finished() -> Iterator[tuple[Q, T | ArgusError, float]]:
             for future in wait(under_way, return_when=FIRST_COMPLETED).done:
                 question = under_way.pop(future)
                 try:

@@ -29,7 +29,7 @@ from argus.evaluation.inferencers.base import Answer, Inferencer, Question
 from argus.evaluation.inferencers.likelihood import Likelihood
 from argus.evaluation.instructions.base import Instruction
 from argus.evaluation.local import LocalModel
-from argus.evaluation.metrics.base import AnswerMetric, CostMetric
+from argus.evaluation.metrics.base import AnswerMetric, CostMetric, Score
 from argus.evaluation.options import EvaluationOptions, named
 from argus.evaluation.results import EvaluationResult, Metrics, summarise
 from argus.evaluation.scenarios.base import Group, build_scenario
@@ -94,7 +94,7 @@ def evaluate(
     records = MemoryRecords() if run_part is None else run_part
     run = _Run(
         options,
-        answering(model, processor, attachment),
+        answering(model, processor, attachment, options.visual_tokens),
         build("inferencer", *named(options.inferencer)),
         build_metrics(options),
         records,
@@ -107,18 +107,23 @@ def evaluate(
     return summarise(records.records(), run.metrics, options.examples)
 
 
-def answering(model: Any, processor: Any, attachment: Any = None) -> LocalModel | ContrastiveModel | EndpointModel:
+def answering(
+    model: Any, processor: Any, attachment: Any = None, visual_tokens: int | None = None
+) -> LocalModel | ContrastiveModel | EndpointModel:
     """A model as evaluation sees it: one that writes, here or behind an endpoint, or a dual encoder that compares.
 
     Raises:
-        UnsupportedError: a technique on a dual encoder, which has no language model for it, or on an endpoint.
+        UnsupportedError: a technique on a dual encoder, which has no language model for it, or on an endpoint; a number of visual
+            tokens where it cannot be chosen.
     """
+    if visual_tokens is not None and (isinstance(model, EndpointModel) or is_contrastive(model)):
+        raise UnsupportedError("visual_tokens: the number can be chosen for composed models alone")
     if isinstance(model, EndpointModel):
         if attachment is not None:
             raise UnsupportedError("nothing can be attached to a model behind an endpoint", where=model.url)
         return model
     if not is_contrastive(model):
-        return LocalModel(model, processor, attachment)
+        return LocalModel(model, processor, attachment, visual_tokens)
     if attachment is not None:
         raise UnsupportedError("a dual encoder has no language model, so nothing can be attached to it")
     return ContrastiveModel(model, processor)
@@ -150,6 +155,8 @@ class _Run:
         costs = {name: m for name, m in self.metrics.items() if isinstance(m, CostMetric) and not blind}
         if costs and not isinstance(self.model, LocalModel):
             raise UnsupportedError(f"{', '.join(costs)} measure a language model on this machine, and there is none")
+        if costs and isinstance(self.model, LocalModel) and (method := self.model.held.decoding):
+            raise UnsupportedError(f"{', '.join(costs)} measure one forward pass, and '{method.name}' runs a second branch")
         left = self.options.cost_samples if costs else 0  # the first groups of the scenario are measured
         if isinstance(self.model, EndpointModel) and isinstance(self.inferencer, Likelihood):
             self.model.check_scores()
@@ -179,23 +186,31 @@ class _Run:
     ) -> None:
         """Ask what is not recorded yet, many at once, and record each answer as it comes in."""
 
-        def left() -> Iterator[Question]:
+        def left() -> Iterator[list[Question]]:
             for group in groups:
                 ids = {_id(s, blind) for s in group.samples} | {_id(Sample(name, []), blind) for name in group.errors}
                 if not ids <= self.done:
-                    for question in self.questions(group, instructions, blind):
-                        if _id(question.sample, blind) not in self.done:
-                            yield question
+                    questions = list(self.questions(group, instructions, blind))
+                    if self.inferencer.whole_groups:
+                        yield from [questions] if questions else []
+                    else:
+                        yield from ([q] for q in questions if _id(q.sample, blind) not in self.done)
 
-        answers = model.each(lambda question: self.inferencer.answer(model, [question])[0], left())
-        for question, found, seconds in track(answers, model.name, total=self.options.samples):
-            if isinstance(found, Answer):
-                self.answered = True
-                self.write(self.scored(question, found, seconds, blind))
-            elif self.answered:
-                self.write(_record(question.sample, question.group, blind, error=f"{type(found).__name__}: {found}"))
-            else:
+        def answer(questions: list[Question]) -> list[dict[str, Any]]:
+            start = time.perf_counter()
+            found = self.inferencer.answer(model, questions)
+            seconds = (time.perf_counter() - start) / len(questions)
+            return self.scored(questions, found, seconds, blind)  # here, so that a judge is waited for beside other questions
+
+        for questions, found, _ in track(model.each(answer, left()), model.name, total=self.options.samples):
+            if isinstance(found, ArgusError) and not self.answered:
                 raise found
+            if isinstance(found, ArgusError):
+                reason = f"{type(found).__name__}: {found}"
+                found = [_record(q.sample, q.group, blind, error=reason) for q in questions]
+            self.answered = True
+            for record in found:
+                self.write(record)
         console().print(model.bill(), highlight=False)
 
     def seed(self) -> int:
@@ -219,19 +234,24 @@ class _Run:
         """The group's questions as asked; what cannot be read or asked gets its record here."""
         for id_, reason in group.errors.items():
             self.write(_record(Sample(id_, []), group.id, blind, error=reason))
+        shown: list[Any] = []
         images: list[Any] = []
+        sets = 0
         for sample in group.samples:
             try:
                 sample = reduce(lambda s, instruction: instruction.apply(s), instructions, sample)
-                if not images and sample.images():
-                    images = [load_image(i, where=sample.id) for i in sample.images()]
+                wanted = sample.images()
+                if wanted != shown:  # an instruction may add pictures of its own to each question, and a dialogue shows more and more
+                    kept = images if wanted[: len(shown)] == shown else []
+                    images = [*kept, *(load_image(i, where=sample.id) for i in wanted[len(kept) :])]
+                    shown, sets = wanted, sets + 1
             except (ArgusError, OSError, ValueError) as error:
                 self.write(_record(sample, group.id, blind, error=f"{type(error).__name__}: {error}"))
                 continue
             if refusal := self.inferencer.refusal(sample):
                 self.write(_record(sample, group.id, blind, skipped=refusal))
                 continue
-            yield Question(group.id, sample, images if sample.images() else [])
+            yield Question(group.id, sample, images, sets)
 
     def answer(self, questions: Sequence[Question], blind: bool) -> None:
         """Answer a batch, score it and write it; a batch that fails is asked group by group."""
@@ -255,17 +275,29 @@ class _Run:
             return
         self.answered = True
         seconds = (time.perf_counter() - start) / len(questions)
-        for question, answer in zip(questions, answers, strict=True):
-            self.write(self.scored(question, answer, seconds, blind))
+        for record in self.scored(questions, answers, seconds, blind):
+            self.write(record)
 
-    def scored(self, question: Question, answer: Answer, seconds: float, blind: bool) -> dict[str, Any]:
+    def scored(
+        self, questions: Sequence[Question], answers: Sequence[Answer], seconds: float, blind: bool
+    ) -> list[dict[str, Any]]:
+        """The records of answers; each metric scores all that it applies to at once."""
+        scores: list[dict[str, Score]] = [{} for _ in questions]
+        for name, metric in self.metrics.items():
+            if isinstance(metric, AnswerMetric):
+                of = [i for i, q in enumerate(questions) if not answers[i].skipped and metric.applies(q.sample)]
+                found = metric.scores([questions[i].sample for i in of], [answers[i] for i in of]) if of else []
+                for i, score in zip(of, found, strict=True):
+                    scores[i][name] = score
+        return [self.record(*one, seconds, blind) for one in zip(questions, answers, scores, strict=True)]
+
+    def record(
+        self, question: Question, answer: Answer, scores: dict[str, Score], seconds: float, blind: bool
+    ) -> dict[str, Any]:
         """The record of an answer."""
         sample = question.sample
-        scores = {
-            name: metric.score(sample, answer)
-            for name, metric in self.metrics.items()
-            if isinstance(metric, AnswerMetric) and metric.applies(sample)
-        }
+        if answer.skipped:
+            return _record(sample, question.group, blind, skipped=answer.skipped)
         first = next(iter(scores.values()), None)
         return _record(
             sample,
@@ -276,8 +308,12 @@ class _Run:
             tokens=answer.tokens,
             extracted=first.extracted if first else None,
             correct=first.value if first else None,
-            values={name: s.value for name, s in scores.items()},
+            values={name: s.value for name, s in scores.items() if s.value is not None},
+            ratios={name: s.ratios for name, s in scores.items() if s.ratios},
+            labels={name: s.labels for name, s in scores.items() if s.labels},
+            notes={name: s.notes for name, s in scores.items() if s.notes},
             seconds=seconds,
+            **answer.notes,
         )
 
 
@@ -296,6 +332,7 @@ def _record(sample: Sample, group: str, blind: bool, **found: Any) -> dict[str, 
         "domain": str(sample.metadata.get("domain", "other")),
         "picture": str(sample.metadata.get("picture", group)),
         "item": sample.metadata.get("item"),
+        "branches": sample.metadata.get("branches", []),
         "question": sample.messages[-1].text() if sample.messages else None,
         "options": sample.options,
         "target": sample.target,

@@ -9,8 +9,11 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from argus.core.errors import UnsupportedError
 from argus.evaluation.inferencers.base import Question
 from argus.evaluation.prompts import Prompt, Prompter
+from argus.methods.decoding.attachment import DecodingAttachment, decoding
+from argus.model.processor import ArgusProcessor
 
 
 class HeldModel:
@@ -20,10 +23,20 @@ class HeldModel:
         model: any image-text-to-text or causal language model of transformers.
         processor: its processor (or tokenizer, for a model without pictures).
         attachment: what is attached to it, if anything.
+        visual_tokens: visual tokens per tile to ask for, where the connector can choose.
+
+    Raises:
+        UnsupportedError: it cannot, or not so many.
     """
 
-    def __init__(self, model: PreTrainedModel, processor: Any, attachment: Any = None) -> None:
+    def __init__(self, model: PreTrainedModel, processor: Any, attachment: Any = None, visual_tokens: int | None = None) -> None:
         self.model, self.processor, self.attachment = model, processor, attachment
+        self.asked: dict[str, Any] = {}  # what the processor is told of every question
+        if visual_tokens is not None:
+            if not isinstance(processor, ArgusProcessor):
+                raise UnsupportedError(f"a model of type '{model.config.model_type}' has a fixed number of visual tokens")
+            processor.tile_grid(visual_tokens)
+            self.asked = {"visual_tokens": visual_tokens}
         self.prompter = Prompter(processor)
         self.tokenizer = self.prompter.tokenizer
         ends = model.generation_config.eos_token_id if model.generation_config else None
@@ -38,13 +51,32 @@ class HeldModel:
     def head_inputs(self, questions: Sequence[Question], prompts: Sequence[Prompt]) -> dict[str, Tensor]:
         """The processor's tensors for the heads of questions, pictures included."""
         images = [image for q in questions for image in q.images]
-        inputs = self.processor(text=[p.head for p in prompts], images=images, padding=True, return_tensors="pt")
-        return {k: v.to(self.device) for k, v in inputs.items()}
+        inputs = self.processor(
+            text=[p.head for p in prompts], images=images, padding=True, return_tensors="pt", **self.told(questions)
+        )
+        return dict(inputs.to(self.device))
 
     def whole_ids(self, question: Question) -> Tensor:
         """(1, S) ids that the processor gives for a whole prompt, to check those put together from parts."""
-        images = {"images": question.images} if question.images else {}
+        images = {"images": question.images, **self.told([question])} if question.images else {}
         return self.processor(text=[self.prompter.text(question)], **images, return_tensors="pt")["input_ids"]
+
+    def told(self, questions: Sequence[Question]) -> dict[str, Any]:
+        """What the processor is told beside pictures and text."""
+        if not isinstance(self.processor, ArgusProcessor):
+            return self.asked
+        return {**self.asked, **self.processor.reading([q.sample for q in questions], [q.images for q in questions])}
+
+    @property
+    def decoding(self) -> DecodingAttachment | None:
+        """The decoding method that is attached to the model."""
+        return decoding(self.model)
+
+    @property
+    def depends_on_question(self) -> bool:
+        """Whether what is asked decides what is seen, so that a picture's prefix cannot serve several questions."""
+        seen = getattr(self.processor, "depends_on_question", False)
+        return bool(seen or self.decoding or getattr(self.attachment, "depends_on_question", False))
 
     def positions(self, start: int, ids: Tensor) -> dict[str, Tensor]:
         """Position ids of tokens behind `start` others, for models that do not compute them from the picture's grid."""

@@ -1,8 +1,8 @@
 """A model on this machine, asked with everything shared that can be: `generate` and `score`.
 
 Sharing is not taken on trust: the first question is asked both ways. Where prefixes cannot be shared - attention
-kernels that take no mask, position ids that a model computes itself, prompts whose tokens look ahead, or a reduction
-whose choice depends on the question - each question is asked by itself.
+kernels that take no mask, position ids that a model computes itself, prompts whose tokens look ahead, a reduction
+whose choice or a connector whose tokens depend on the question - each question is asked by itself.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from argus.core.errors import ModelError
+from argus.core.errors import ModelError, UnsupportedError
 from argus.evaluation.alone import Alone
 from argus.evaluation.held import HeldModel, takes_masks
 from argus.evaluation.inferencers.base import Answer, Question
-from argus.evaluation.prompts import Prompt
+from argus.evaluation.prompts import Prompt, common
 from argus.evaluation.together import Together
 from argus.evaluation.tree import Tree, pack
 
@@ -32,19 +32,38 @@ class LocalModel:
         model: any image-text-to-text or causal language model of transformers.
         processor: its processor (or tokenizer, for a model without pictures).
         attachment: what is attached to it, if anything.
+        visual_tokens: visual tokens per tile to ask for, where the connector can choose.
     """
 
-    def __init__(self, model: PreTrainedModel, processor: Any, attachment: Any = None) -> None:
-        self.held = HeldModel(model, processor, attachment)
+    def __init__(self, model: PreTrainedModel, processor: Any, attachment: Any = None, visual_tokens: int | None = None) -> None:
+        self.held = HeldModel(model, processor, attachment, visual_tokens)
         self.together, self.alone = Together(self.held), Alone(self.held)
-        self.shares = takes_masks(model) and not getattr(attachment, "depends_on_question", False)
+        self.shares = takes_masks(model) and not self.held.depends_on_question
         self.proved = False
 
     @torch.inference_mode()
-    def score(self, questions: Sequence[Question], mean: bool) -> list[list[float]]:
-        """Log-probability of each option as the model's whole turn, end included; divided by its tokens if `mean`."""
-        prompts = self.held.prompter.prompts(questions, options=True)
+    def score(self, questions: Sequence[Question], mean: bool, end: bool = True) -> list[list[float]]:
+        """Log-probability of each option as the model's whole turn; divided by its tokens if `mean`."""
+        prompts = self.held.prompter.prompts(questions, options=True, end=end)
         return self._way(questions, prompts).score(questions, prompts, mean)
+
+    @torch.inference_mode()
+    def first_tokens(self, questions: Sequence[Question]) -> list[list[float]]:
+        """Log-probability of each option's first token behind what all options share, whatever would follow it.
+
+        Raises:
+            UnsupportedError: some options, but not all, begin with the same token.
+        """
+        prompts = self.held.prompter.prompts(questions, options=True)
+        way = self._way(questions, prompts)
+        for question, prompt in zip(questions, prompts, strict=True):
+            first = prompt.options[0]
+            shared = min(common(first, option) for option in prompt.options[1:])
+            prompt.tail, prompt.options = prompt.tail + first[:shared], [o[shared : shared + 1] for o in prompt.options]
+            if len(set(map(tuple, prompt.options))) < len(prompt.options):
+                alike = "', '".join(question.sample.options)
+                raise UnsupportedError(f"some of '{alike}' begin with the same token", where=question.sample.id)
+        return way.score(questions, prompts, False)
 
     @torch.inference_mode()
     def generate(self, questions: Sequence[Question], max_new_tokens: int) -> list[Answer]:

@@ -26,6 +26,9 @@ class EvaluationOptions(Options):
         "plain", description="how it is asked: a name, or {name: {options}}, or several that rewrite a question in turn"
     )
     inferencer: Named = Field("likelihood", description="how the answer is read: a name, or {name: {options}}")
+    visual_tokens: int | None = Field(
+        None, ge=1, description="visual tokens per tile, for a model whose connector can choose; its most when not given"
+    )
     metrics: list[Named] = Field(["accuracy"], min_length=1, description="what is measured")
     samples: int | None = Field(2000, ge=1, description="questions to ask; null for all that a finite scenario has")
     seed: int | Literal["fresh"] = Field(

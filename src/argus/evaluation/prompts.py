@@ -24,7 +24,7 @@ class Prompt:
     Args:
         head: text up to and including the last picture's placeholder; empty without pictures.
         tail: token ids behind the head, to the point where the model answers.
-        options: token ids of each candidate answer, its end of turn included.
+        options: token ids of each candidate answer, as a rule its end of turn included.
     """
 
     head: str
@@ -50,8 +50,8 @@ class Prompter:
         template = {"chat_template": self.template} if self.template else {}
         return self.processor.apply_chat_template(chat, tokenize=False, **template, **how)
 
-    def prompts(self, questions: Sequence[Question], options: bool) -> list[Prompt]:
-        """All questions in tokens; with their candidate answers if `options`."""
+    def prompts(self, questions: Sequence[Question], options: bool, end: bool = True) -> list[Prompt]:
+        """All questions in tokens; with their candidate answers if `options`, each with the end of its turn if `end`."""
         heads: list[str] = []
         texts: list[str] = []
         spans: list[tuple[int, int]] = []
@@ -66,7 +66,7 @@ class Prompter:
             texts += [t[len(head) :] for t in (text, *full)]
             heads.append(head)
         rows = self._tokenise(texts, [h for h, (a, b) in zip(heads, spans, strict=True) for _ in range(b - a)])
-        return [self._prompt(h, rows[a], rows[a + 1 : b]) for h, (a, b) in zip(heads, spans, strict=True)]
+        return [self._prompt(h, rows[a], rows[a + 1 : b], end) for h, (a, b) in zip(heads, spans, strict=True)]
 
     def _head(self, text: str, question: Question) -> str:
         found = text.count(self.image_token) if self.image_token else 0
@@ -98,15 +98,15 @@ class Prompter:
                     ids[i] = row[1:] if behind else row
         return ids
 
-    def _prompt(self, head: str, prompt: list[int], answered: list[list[int]]) -> Prompt:
+    def _prompt(self, head: str, prompt: list[int], answered: list[list[int]], end: bool) -> Prompt:
         """Splits where the first answer departs from the prompt: merges across the boundary belong to the answers."""
-        cut = min((_common(prompt, a) for a in answered), default=len(prompt))
-        end = self.tokenizer.eos_token_id
-        options = [a[cut:] + ([] if end is None else [end]) for a in answered]
+        cut = min((common(prompt, a) for a in answered), default=len(prompt))
+        stop = self.tokenizer.eos_token_id
+        options = [a[cut:] + ([] if stop is None or not end else [stop]) for a in answered]
         return Prompt(head, prompt[:cut], options)
 
 
-def _common(a: list[int], b: list[int]) -> int:
+def common(a: list[int], b: list[int]) -> int:
     """Length of the common beginning."""
     for i, (x, y) in enumerate(zip(a, b, strict=False)):
         if x != y:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -10,7 +11,7 @@ from typing import Any
 from zlib import crc32
 
 from argus.evaluation.metrics.base import AnswerMetric, CostMetric
-from argus.evaluation.statistics import Measurement
+from argus.evaluation.statistics import Measurement, agreement, mean, mean_of_means, ratio
 
 Metrics = Mapping[str, AnswerMetric | CostMetric]
 
@@ -22,7 +23,9 @@ class EvaluationResult:
     Args:
         measurements: metric -> group -> number. Groups are `all`, each question family, each domain if there are
         several, `blind` (asked without pictures), `item` (where several questions form one: the least of their values, so
-        that all must be right), and a cost metric's own parts.
+        that all must be right), a taxonomy's branches (`image` over all its questions, `mean image` over its families, each
+        counting the same), an answer metric's own ratios (`precision`), `agreement` and `kappa` where its answers
+        are labels, and a cost metric's own parts.
         chance: group -> expected accuracy of a blind guess.
         asked: questions that the scenario gave.
         answered: questions that were answered.
@@ -31,6 +34,7 @@ class EvaluationResult:
         examples: records of some answers, the same questions for every variant.
         seed: which part of the scenario was asked.
         seconds: time spent answering.
+        branches: branch -> the families in its averages. A branch with questions that this model cannot be asked has none.
     """
 
     measurements: dict[str, dict[str, Measurement]]
@@ -42,6 +46,7 @@ class EvaluationResult:
     examples: list[dict[str, Any]] = field(default_factory=list)
     seed: int = 0
     seconds: float = 0.0
+    branches: dict[str, list[str]] = field(default_factory=dict)
 
     @property
     def unreadable(self) -> float:
@@ -74,6 +79,10 @@ def summarise(records: Iterable[Mapping[str, Any]], metrics: Metrics, examples: 
     asked = answered = seed = 0
     seconds = 0.0
     domains: set[str] = set()
+    sums: dict[tuple[str, str], list[tuple[float, float, str]]] = defaultdict(list)  # metric, ratio -> its parts, cluster
+    families: dict[tuple[str, str], list[str]] = defaultdict(list)  # metric, branch -> family of each value
+    refused: set[str] = set()  # branches of which a part was not asked
+    labels: dict[str, list[tuple[str, str, str]]] = defaultdict(list)  # metric -> label given, true label, cluster
     items: dict[tuple[str, str, str], float] = {}  # metric, item, cluster -> the least of its questions' values
     for record in records:
         if record["kind"] == "seed":
@@ -89,19 +98,28 @@ def summarise(records: Iterable[Mapping[str, Any]], metrics: Metrics, examples: 
             if record.get("error") or record.get("skipped"):
                 if not blind:
                     (errors if record.get("error") else skipped)[record.get("error") or record["skipped"]] += 1
+                    refused.update(record.get("branches", []) if record.get("skipped") else [])
                 continue
             answered += not blind
             seconds += record["seconds"]
             domains.add(record["domain"])
-            groups = ["blind"] if blind else ["all", record["family"], f"domain {record['domain']}"]
+            branches = record.get("branches", [])
+            groups = ["blind"] if blind else ["all", record["family"], f"domain {record['domain']}", *branches]
             for metric, value in record["values"].items():
                 for group in groups:
                     values[metric, group].append(value)
                     clusters[metric, group].append(record["group"])
+                for branch in () if blind else branches:
+                    families[metric, branch].append(record["family"])
                 if record.get("item") and not blind:
                     key = metric, record["item"], record["group"]
                     items[key] = min(value, items.get(key, value))
             if not blind:
+                for metric, (said, true) in record.get("labels", {}).items():
+                    labels[metric].append((said, true, record["group"]))
+                for metric, ratios in record.get("ratios", {}).items():
+                    for name, (part, whole) in ratios.items():
+                        sums[metric, name].append((part, whole, record["group"]))
                 for group in groups:
                     guesses[group].append(1 / len(record["options"]) if record["options"] else 0.0)
                 # The ids with the least checksums: any variant shows the same questions, whatever it answered.
@@ -111,11 +129,24 @@ def summarise(records: Iterable[Mapping[str, Any]], metrics: Metrics, examples: 
     for (metric, _, cluster), value in items.items():
         values[metric, "item"].append(value)
         clusters[metric, "item"].append(cluster)
-    drop = {f"domain {d}" for d in domains} if len(domains) < 2 else set()
+    drop = ({f"domain {d}" for d in domains} if len(domains) < 2 else set()) | refused
     measurements: dict[str, dict[str, Measurement]] = {name: {} for name in metrics}
     for (metric, group), row in values.items():
         if group not in drop and metric in metrics:
             measurements[metric][group] = metrics[metric].measure(row, clusters[metric, group])
+    for (metric, branch), of in families.items():
+        if branch not in refused and metric in metrics:
+            parts_of = values[metric, branch], of, clusters[metric, branch]
+            measurements[metric][f"mean {branch}"] = mean_of_means(*parts_of, metrics[metric].unit)
+    for (metric, name), parts in sums.items():
+        if metric in metrics:
+            above, below, owners = zip(*parts, strict=True)
+            measurements[metric][name] = ratio(above, below, owners, metrics[metric].ratio_unit(name))
+    for metric, rows in labels.items():
+        if metric in metrics:
+            equal, kappa = agreement((said, true) for said, true, _ in rows)
+            measurements[metric]["agreement"] = mean([float(a == b) for a, b, _ in rows], [owner for *_, owner in rows])
+            measurements[metric]["kappa"] = Measurement(kappa, math.nan, math.nan, len(rows), "")
     for name, metric_ in metrics.items():
         measurements[name].setdefault("all", metric_.measure([], []))
     return EvaluationResult(
@@ -128,4 +159,5 @@ def summarise(records: Iterable[Mapping[str, Any]], metrics: Metrics, examples: 
         examples=[record for _, _, record in sorted(shown, key=lambda row: row[2]["id"])],
         seed=seed,
         seconds=seconds,
+        branches={branch: sorted(set(of)) for (_, branch), of in families.items() if branch not in refused},
     )

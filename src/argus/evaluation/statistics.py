@@ -11,7 +11,8 @@ The inner double sum is (sum of residuals)^2 - sum of squared residuals per clus
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -106,6 +107,62 @@ def mean(scores: ArrayLike, clusters: Sequence[str] | np.ndarray, unit: str = "s
     centre = (m + t**2 / (2 * effective)) / (1 + t**2 / effective)
     half = t / (1 + t**2 / effective) * math.sqrt(m * (1 - m) / effective + t**2 / (4 * effective**2))
     return Measurement(m, max(0.0, centre - half), min(1.0, centre + half), n, unit)
+
+
+def ratio(parts: ArrayLike, wholes: ArrayLike, clusters: Sequence[str] | np.ndarray, unit: str = "share") -> Measurement:
+    """Sum of parts over sum of wholes (precision, F1, ...), with a clustered interval.
+
+    To first order r = sum a / sum b errs as the mean of (a - r b) / mean(b) does, whose clustered standard error is taken.
+    """
+    a, b = np.asarray(parts, dtype=float), np.asarray(wholes, dtype=float)
+    if not b.sum():
+        return Measurement(math.nan, math.nan, math.nan, 0, unit)
+    r = float(a.sum() / b.sum())
+    count = int(cluster_numbers(clusters).max()) + 1
+    if count < 2:
+        return Measurement(r, math.nan, math.nan, len(b), unit)
+    half = student(count - 1) * standard_error((a - r * b) / b.mean(), clusters)
+    return Measurement(r, r - half, r + half, len(b), unit)
+
+
+def mean_of_means(scores: ArrayLike, groups: Sequence[str], clusters: Sequence[str], unit: str = "share") -> Measurement:
+    """Mean over groups of their means, each group counting the same, with a clustered interval.
+
+    With n_g scores in each of G groups it errs as sum_i (s_i - m_g) / (G n_g) does, whose sum per cluster is taken.
+    """
+    s = np.asarray(scores, dtype=float)
+    group, cluster = cluster_numbers(groups), cluster_numbers(clusters)
+    size = np.bincount(group)  # (G,)
+    means = np.bincount(group, weights=s) / size
+    value, count = float(means.mean()), int(cluster.max()) + 1
+    if count < 2:
+        return Measurement(value, math.nan, math.nan, len(s), unit)
+    residual = np.bincount(cluster, weights=(s - means[group]) / (len(size) * size[group]))
+    half = student(count - 1) * math.sqrt(count / (count - 1) * float((residual**2).sum()))
+    return Measurement(value, value - half, value + half, len(s), unit)
+
+
+def agreement(pairs: Iterable[tuple[str, str]]) -> tuple[float, float]:
+    """Share of equal labels p_o and Cohen's kappa, which takes from it what two who label by lot share, each as often as it does:
+
+        kappa = (p_o - p_e) / (1 - p_e)        p_e = sum over labels of p_first(l) * p_second(l)
+
+    Kappa is NaN where both always give one and the same label.
+
+    >>> agreement([("a", "a"), ("a", "b"), ("b", "b"), ("b", "b")])
+    (0.75, 0.5)
+    """
+    counted = Counter(pairs)
+    total = counted.total()
+    if not total:
+        return math.nan, math.nan
+    equal = sum(n for (a, b), n in counted.items() if a == b) / total
+    first, second = Counter[str](), Counter[str]()
+    for (a, b), n in counted.items():
+        first[a] += n
+        second[b] += n
+    by_lot = sum(first[label] * second[label] for label in first) / total**2
+    return equal, (equal - by_lot) / (1 - by_lot) if by_lot < 1 else math.nan
 
 
 def median(values: ArrayLike, unit: str) -> Measurement:

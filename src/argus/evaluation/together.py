@@ -62,11 +62,11 @@ class Together:
 
     def prefixes(self, questions: Sequence[Question], prompts: Sequence[Prompt]) -> Iterator[Prefix]:
         """Prefilled prefixes that together carry every question once."""
-        rows: dict[tuple[str, str], list[int]] = {}
+        rows: dict[tuple[str, int, str], list[int]] = {}
         for i, (question, prompt) in enumerate(zip(questions, prompts, strict=True)):
-            rows.setdefault((question.group, prompt.head), []).append(i)
+            rows.setdefault((question.group, question.shown, prompt.head), []).append(i)
         buckets: dict[Any, list[list[int]]] = {}
-        for (_, head), members in rows.items():
+        for (_, _, head), members in rows.items():
             # Pictures of one size become equally many tokens.
             sizes = tuple(image.size for image in questions[members[0]].images)
             buckets.setdefault((head, sizes), []).append(members)

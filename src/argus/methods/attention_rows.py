@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -21,6 +21,10 @@ import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from argus.core.errors import UnsupportedError
+from argus.model.anatomy.base import Listener
+from argus.model.encoders.vit import AttentionBlock
 
 LISTENING = "argus_listening"  # the name under which the listening implementation is registered
 BLOCK = 128  # query rows per matrix product when many rows are averaged
@@ -114,6 +118,16 @@ def watch(attention: nn.Module, listener: Callable[[AttentionCall], None]) -> Wa
     return Watch(attention, listener)
 
 
+def watch_block(block: AttentionBlock, listener: Callable[[AttentionCall], None]) -> Listener:
+    """The same for a block of Argus's own ViT, which has no kernel: queries and keys are made once more from its input."""
+
+    def heard(block: AttentionBlock, args: tuple[Tensor, ...]) -> None:
+        query, key, _ = block._heads(args[0])
+        listener(AttentionCall(query, key, None, query.shape[-1] ** -0.5, causal=False))
+
+    return block.register_forward_pre_hook(heard)
+
+
 def _enter(attention: nn.Module, args: Any) -> None:
     config: Any = attention.config
     _watched[attention].real = config._attn_implementation
@@ -146,6 +160,14 @@ def _listening(
 
 
 AttentionInterface.register(LISTENING, _listening)
+
+
+def single_head(call: AttentionCall) -> AttentionCall:
+    """The call as if the heads were one of their joint width C, so that logits are q k / sqrt(C)."""
+    if call.query.shape[1] != call.key.shape[1]:
+        raise UnsupportedError("heads that share keys cannot be read as one head.")
+    query, key = (x.transpose(1, 2).flatten(2)[:, None] for x in (call.query, call.key))  # (B, 1, S, C)
+    return replace(call, query=query, key=key, scaling=query.shape[-1] ** -0.5)
 
 
 def attention_rows(call: AttentionCall, rows: Tensor) -> Tensor:

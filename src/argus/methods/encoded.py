@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from argus.core.errors import UnsupportedError
-from argus.methods.attention_rows import AttentionCall, attention_rows, mean_attention, watch
+from argus.methods.attention_rows import AttentionCall, attention_rows, mean_attention, single_head, watch, watch_block
 from argus.model.anatomy.base import Anatomy, Piece
+from argus.model.encoders.vit import AttentionBlock
 
-Kind = Literal["cls", "received"]
+Kind = Literal["cls", "received", "cls_single", "received_single"]  # single: one softmax over the products of all heads
 PROBE = 16  # leading dimensions of a token's features that are compared
 
 
@@ -44,10 +45,10 @@ class Encoding:
         return self.pieces[crop].chosen(self.scores[kind].split([p.patches for p in self.pieces])[crop])
 
     def fingerprint(self, crop: int) -> Tensor:
-        """(tiles,) int64 of the crops of one piece."""
+        """(shown,) int64 of those crops of one piece that are in the prompt."""
         if self.fingerprints is None:
             raise _too_early()
-        return self.fingerprints.split([p.tiles for p in self.pieces])[crop]
+        return self.fingerprints.split([p.tiles for p in self.pieces])[crop][self.pieces[crop].shown]
 
 
 def _too_early() -> UnsupportedError:
@@ -125,19 +126,23 @@ class Encoder:
         options = self.anatomy.tower_options(self.kinds)
         self._calls = {} if options else {kind: [] for kind in self.kinds}
         if self._calls:
-            self._watch = watch(self.anatomy.encoder_attention, self._listen)
+            attention = self.anatomy.encoder_attention
+            if isinstance(attention, AttentionBlock):
+                self._watch = watch_block(attention, self._listen)
+            else:
+                self._watch = watch(attention, self._listen)
         return (args, {**kwargs, **options}) if options else None
 
     @torch.no_grad()
     def _listen(self, call: AttentionCall) -> None:
         patches = self.anatomy.patches_per_call(self._inputs, call.key.shape[2])
-        if "cls" in self._calls:
-            first = torch.zeros(len(call.query), 1, dtype=torch.long, device=call.query.device)
-            self._calls["cls"].append(attention_rows(call, first).mean(1)[:, 0, -patches:])  # (G, N)
-        if "received" in self._calls:
-            weights = torch.zeros(call.query.shape[0], call.query.shape[2], device=call.query.device)
-            weights[:, -patches:] = 1
-            self._calls["received"].append(mean_attention(call, weights).mean(1)[:, -patches:])
+        first = torch.zeros(len(call.query), 1, dtype=torch.long, device=call.query.device)
+        weights = torch.zeros(call.query.shape[0], call.query.shape[2], device=call.query.device)
+        weights[:, -patches:] = 1
+        for kind, scores in self._calls.items():
+            heads = single_head(call) if kind.endswith("single") else call
+            rows = attention_rows(heads, first)[:, :, 0] if kind.startswith("cls") else mean_attention(heads, weights)
+            scores.append(rows.mean(1)[:, -patches:])  # (G, N)
 
     def _after(self, tower: Any, args: Any, kwargs: Any, output: Any) -> None:
         if self._watch is not None:
@@ -160,6 +165,12 @@ class Encoder:
         if pieces is not None:
             first = encoding.pieces[0].picture
             encoding.pieces = [replace(p, picture=p.picture + first) for p in pieces]
+
+
+def uniform(fingerprints: Tensor, cells: Tensor, seed: int) -> Tensor:
+    """Uniform in [0, 1), (T,): a pure function of (seed, pixels of the crop, cell), in every batch and on every device."""
+    seeded = mix(fingerprints ^ mix(torch.full_like(cells, seed)))
+    return (mix(seeded + cells) >> 11 & (1 << 52) - 1).double() / (1 << 52)
 
 
 def mix(x: Tensor) -> Tensor:

@@ -7,8 +7,9 @@ rotary module.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -18,7 +19,7 @@ from argus.methods.attention_rows import AttentionCall, attention_rows, mean_att
 from argus.methods.encoded import Encoding
 from argus.methods.kept_cache import KeptLayer, Layout, Shift
 from argus.methods.layer_cut import Cut, cut_mask, cut_of, cut_rotary, with_bias
-from argus.methods.reduction.base import Rows, text_rows
+from argus.methods.reduction.base import Reducer, Rows, Step, text_rows
 from argus.model.anatomy.base import Anatomy, VisualTokens
 
 
@@ -41,6 +42,10 @@ class Run:
         memo: cut inputs, shared by layers that hold the same positions.
         marked: whether layouts say which keys are visual tokens.
         layout: of the keys that the layer which runs now sees, where the layer was given inputs of its own.
+        prompt: without a KV cache, the first column that was generated; None where none is known to be.
+        lasting: (B,) bool, whose token of a decoding step stays in the caches from this layer on; None for all.
+        ids: (B, S) token ids, where the chunk has visual tokens.
+        positions: position ids that the language model was given.
     """
 
     tokens: VisualTokens | None
@@ -57,6 +62,25 @@ class Run:
     memo: dict[Any, Any] = field(default_factory=dict)
     marked: bool = False
     layout: Layout | None = None
+    prompt: int | None = None
+    lasting: Tensor | None = None
+    ids: Tensor | None = None
+    positions: Tensor | None = None
+
+    def step(self, layer: int, hidden: Tensor, alone: Callable[..., Any]) -> Step:
+        """What a reducer sees in front of a layer."""
+        tokens, ids, encoded = self.tokens, self.ids, self.encoded
+        assert tokens is not None  # reducers are asked about chunks with visual tokens, which have ids
+        assert ids is not None
+
+        def patches(kind: Literal["cls", "received"]) -> Tensor:
+            return torch.cat([e.crop_scores(kind, g) for e, g in encoded])
+
+        def fingerprints() -> Tensor:
+            return torch.cat([e.fingerprint(g) for e, g in encoded]).to(tokens.crop.device)[tokens.crop]
+
+        read = (self.attention.__getitem__, patches, fingerprints)
+        return Step(layer, tokens, self.present, hidden, self.real, *read, ids, self.positions, alone)
 
     def whole(self, length: int, like: Tensor) -> Layout:
         """The layout of a cache layer that holds all of the `length` columns before this chunk."""
@@ -79,6 +103,28 @@ class Run:
             moved = leaving.cumsum(1)
             self.shift = moved if self.shift is None else self.shift + moved
             self.shifts = [*self.shifts, (int(column.max()), moved[:, -1])]
+
+    def forget(self, reducers: Sequence[Reducer], layer: int, hidden: Tensor, past: int | None) -> None:
+        """Asks reducers which generated tokens go on being seen: the one behind a cache, or those of a sequence without one.
+
+        Args:
+            hidden: (B, S, D) input of the layer.
+            past: columns in the layer's cache; None without a cache.
+        """
+        step = past is not None and past > 0 and hidden.shape[1] == 1 and self.tokens is None
+        first = 0 if step else self.prompt if past is None else None
+        if first is None:
+            return
+        for reducer in reducers:
+            kept = reducer.keep_generated(layer, hidden[:, first:])  # (B, G)
+            if kept is None or bool(kept.all()):
+                continue
+            if step:
+                self.lasting = kept[:, 0] if self.lasting is None else kept[:, 0] & self.lasting
+                continue
+            item, column = (~kept[:, :-1]).nonzero(as_tuple=True)
+            if len(item):
+                self.without(item, column + first, drop=reducer.options.apply == "drop", renumber=False)
 
     def inputs(self, anatomy: Anatomy, hidden: Tensor, kwargs: dict[str, Any], held: KeptLayer | None) -> dict[str, Any]:
         """The layer's rotary embeddings, position ids and mask; its cache is told which columns it gets."""
@@ -163,6 +209,8 @@ class Run:
             else:
                 chosen = text_rows(tokens, real) if rows == "text" else tokens.mask(*real.shape)
                 weights = (chosen & alive).float()
+                if self.bias is not None:
+                    weights = weights * self.bias.exp()  # who is half gone counts half
                 if self.cut is not None:
                     weights = self.cut.take(weights) * (self.cut.columns >= 0)
                 attention = mean_attention(call, weights)

@@ -12,6 +12,7 @@ between them, and how many positions each has.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
@@ -30,15 +31,17 @@ from transformers.models.llava.modeling_llava import LlavaCausalLMOutputWithPast
 from transformers.utils.generic import can_return_tuple
 
 import argus.model.attention  # noqa: F401  registers "matmul"
-from argus.core.errors import ModelError
+from argus.core.errors import ModelError, UnsupportedError
 from argus.core.registry import build
-from argus.model.connectors.base import ConnectorContext
+from argus.model.backbones.base import Backbone, Pass
+from argus.model.backbones.fusion import Crossed, Fusion, block, check_view, crossed_tiles, find, fused, mark
+from argus.model.connectors.base import Connector, ConnectorContext, budget_grid, build_connector
 from argus.model.encoders.base import build_tower, nested_config
 from argus.model.encoders.vit import ViTConfig
 from argus.model.features import VisualFeatures
 from argus.model.token_map import ANSWER, PAD, SPECIAL, Filling, TokenMap, chunk_map, filling, mark_tags, plain
 from argus.model.views.assembly import Assembly
-from argus.model.views.base import Arrangement, View
+from argus.model.views.base import Arrangement, View, places
 
 
 class ArgusConfig(PretrainedConfig):
@@ -51,6 +54,9 @@ class ArgusConfig(PretrainedConfig):
         view: {name: options} of the view.
         image_token_id: id of the placeholder.
         tag_length: tokens of the text that announces a tile; 0 for views without such text.
+        instruction_config: config of the text tower that reads the question for connectors that want to know it.
+        backbone: {name: options} of what is changed in the language model.
+        picture_texts: ids of each text that the view may write, where tiles stay out of the sequence.
     """
 
     model_type = "argus"
@@ -64,6 +70,9 @@ class ArgusConfig(PretrainedConfig):
         view: dict[str, dict[str, Any]] | None = None,
         image_token_id: int = 3,
         tag_length: int = 0,
+        instruction_config: PretrainedConfig | dict[str, Any] | None = None,
+        backbone: dict[str, dict[str, Any]] | None = None,
+        picture_texts: dict[str, list[int]] | None = None,
         **kwargs: Any,
     ) -> None:
         self.vision_config = nested_config(vision_config, "argus_vit")
@@ -72,6 +81,9 @@ class ArgusConfig(PretrainedConfig):
         self.view = view or {"square": {}}
         self.image_token_id = image_token_id
         self.tag_length = tag_length
+        self.backbone = backbone or {}
+        self.picture_texts = picture_texts or {}
+        self.instruction_config = nested_config(instruction_config, "clip_text_model") if instruction_config else None
         kwargs.setdefault("tie_word_embeddings", self.text_config.tie_word_embeddings)
         for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
             kwargs.setdefault(name, getattr(self.text_config, name, None))
@@ -95,7 +107,7 @@ class ArgusPreTrainedModel(PreTrainedModel):
             nn.init.normal_(module.weight, std=0.02)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
-        elif isinstance(module, Assembly):
+        elif isinstance(module, Assembly | Connector | Backbone):
             module.reset_parameters()
 
 
@@ -104,24 +116,64 @@ class ArgusModel(ArgusPreTrainedModel):
 
     def __init__(self, config: ArgusConfig) -> None:
         super().__init__(config)
-        self.vision_tower: Any = build_tower(config.vision_config)
-        name, options = next(iter(config.connector.items()))
-        self.multi_modal_projector = build(
-            "connector",
-            name,
-            options,
-            vision_width=self.vision_tower.hidden_size,
+        tower: Any = build_tower(config.vision_config)
+        self.vision_tower = tower
+        words = config.instruction_config
+        self.instruction_tower: Any = AutoModel.from_config(words) if words else None
+        self.multi_modal_projector = build_connector(
+            config.connector,
+            vision_width=tower.hidden_size,
             text_width=config.text_config.hidden_size,
+            grid=(tower.image_size // tower.patch_size,) * 2,
+            instruction_width=words.hidden_size if words else None,
+            map_widths=getattr(tower, "map_widths", None),
         )
         self.language_model = AutoModel.from_config(config.text_config)
+        changes = [build("backbone", *one, language_model=self.language_model) for one in config.backbone.items()]
+        for change in changes:
+            self.add_module(change.part, change)
+        self._backbones = [change.part for change in changes]
+        self.fusion: Fusion = next((c.fusion for c in changes if c.fusion != "decoder"), "decoder")  # how pictures enter
         self.image_assembly = Assembly(self.view, config.text_config.hidden_size)
+        self._check_parts()
         self.token_map: TokenMap | None = None  # of the sequence that runs through the layers
         self.prompt_length: int | None = None  # while generating: positions from here on are the model's own
         self.prompt_counts: list[int] | None = None  # while generating: placeholders of each prompt
         self._grid = self.visual_grid()  # of the pictures that were encoded last
+        self.asked_tokens: int | None = None  # visual tokens that were asked of each of their tiles
         self._pictures: list[Arrangement] | None = None  # those that were encoded last, where they have several tiles
         self._filling: Filling | None = None  # which prompts show them
+        self.prompt_ids: Tensor | None = None  # while generating, where tiles stay out of the sequence: the prompts
+        self._crossed: Crossed | None = None  # such tiles of the pictures that were encoded last, until a pass reads them
+        self._marks: tuple[int, Tensor, Tensor] | None = None  # first position, pictures and tiles of the prompt that runs
         self.post_init()
+
+    def _check_parts(self) -> None:
+        """Refuse parts that do not work together.
+
+        Raises:
+            UnsupportedError: the reason.
+        """
+        connector, depth = self.multi_modal_projector, getattr(self.config.vision_config, "num_hidden_layers", None)
+        name, view = next(iter(self.config.connector)), next(iter(self.config.view))
+        if self.view.tiled and connector.reads_boxes:
+            raise UnsupportedError(
+                f"connector '{name}' looks for boxes in one tile of the whole picture, and view '{view}' cuts several.",
+                hint="Use the view 'square'.",
+            )
+        check_view(self.view, view, self.fusion)
+        if self.fusion != "decoder" and connector.reads_boxes:
+            raise UnsupportedError(f"connector '{name}' has tokens of boxes, which need their places in the sequence.")
+        if self.view.reads_rows and not connector.spatial:
+            raise UnsupportedError(
+                f"view '{view}' reads visual tokens row by row, and those of connector '{name}' have no places in the picture.",
+                hint="Choose a view that reads tile by tile: square, internvl, nvlm, ferret_ui, tokenpacker_hd.",
+            )
+        if depth is not None and any(not -depth - 1 <= level <= depth for level in connector.levels):
+            raise UnsupportedError(
+                f"connector '{name}' reads the hidden states {list(connector.levels)}, and the encoder has {depth} blocks.",
+                hint="Give it other levels; 0 are the embeddings.",
+            )
 
     def get_input_embeddings(self) -> nn.Embedding:
         return self.language_model.get_input_embeddings()
@@ -141,53 +193,112 @@ class ArgusModel(ArgusPreTrainedModel):
     def get_image_features(
         self,
         pixel_values: Tensor,
-        context: ConnectorContext | None = None,
         image_sizes: Tensor | None = None,
+        visual_tokens: int | None = None,
         return_dict: bool = False,
+        instruction_ids: Tensor | None = None,
+        boxes: Tensor | None = None,
     ) -> Tensor | list[Tensor] | BaseModelOutputWithPooling:
         """Visual tokens (T, M, D) of tiles (T, 3, H, W); with a view of several tiles, what each picture (n, D) becomes.
 
+        Where tiles stay out of the sequence, theirs stand behind those that are in it.
+
         Args:
             image_sizes: (P, 2) height and width of each picture in pixels, which such views need.
+            visual_tokens: how many visual tokens a tile becomes, where the connector can choose; its most when not given.
             return_dict: as `pooler_output` of an output object, which is how `generate` wants them.
+            instruction_ids: (T, L) the question that is asked of each tile, for connectors that read it.
+            boxes: (T, K, 4) boxes of interest, see `ConnectorContext`, for connectors that read them.
         """
-        features: Any = self.multi_modal_projector(self.encode_images(pixel_values), context)
-        self._note_grid(features.shape[1], self.visual_grid(*pixel_values.shape[-2:]))
-        self._arrange(image_sizes)
+        connector = self.multi_modal_projector
+        height, width = pixel_values.shape[-2:]
+        self._grid = self.visual_grid(height, width, visual_tokens)
+        self.asked_tokens = visual_tokens
+        seen = self.encode_images(pixel_values, hidden_states=bool(connector.levels))
+        asked = None if instruction_ids is None else self.encode_instruction(instruction_ids)
+        features: Any = connector(seen, ConnectorContext(asked, boxes, visual_tokens))
+        counts = [0] * len(pixel_values) if boxes is None else (boxes[..., 0] >= 0).sum(1).tolist()
+        objects = None if boxes is None else connector.objects(seen, boxes)
+        self._arrange(image_sizes, counts)
         if self._pictures is not None:
-            features = self.image_assembly(features, self._pictures)
+            stack = features
+            features = self.image_assembly(stack, self._pictures, objects)
+            if self.fusion != "decoder":
+                features = self._behind(features, stack)
+                features = self._apart(features) if return_dict else features
         return BaseModelOutputWithPooling(pooler_output=features) if return_dict else features
 
-    def _arrange(self, image_sizes: Tensor | None) -> None:
-        """Remember how pictures of these sizes (P, 2) are read.
+    def encode_instruction(self, ids: Tensor) -> Tensor:
+        """The states (T, L, W) of an instruction (T, L) that the connector reads, padding included.
+
+        Raises:
+            UnsupportedError: a connector that reads none.
+        """
+        if not self.multi_modal_projector.reads_instruction:
+            raise UnsupportedError(f"connector '{next(iter(self.config.connector))}' reads no instruction")
+        states = self.instruction_tower(input_ids=ids, output_hidden_states=True).hidden_states
+        return states[self.multi_modal_projector.options.text_layer]
+
+    @property
+    def arranges(self) -> bool:
+        """Whether pictures differ in how many positions they have."""
+        return self.view.tiled or self.multi_modal_projector.reads_boxes
+
+    def arrangements(self, image_sizes: Tensor | None, grid: tuple[int, int], objects: Sequence[int]) -> list[Arrangement]:
+        """How pictures are read: of these sizes (P, 2), or, where all have one tile, with so many boxes each.
 
         Raises:
             ModelError: a view of several tiles, and no sizes.
         """
-        view = self.view
-        self._filling, self._pictures = None, None
+        view, size = self.view, self.vision_tower.image_size
         if not view.tiled:
-            return
+            one = view.arrange(size, size, size, grid)
+            return [one.with_objects(count) for count in objects]
         if image_sizes is None:
             raise ModelError(
                 f"pictures in tiles need their sizes (view '{next(iter(self.config.view))}')",
                 hint="Pass image_sizes, which the processor gives.",
             )
-        size = self.vision_tower.image_size
-        self._pictures = [view.arrange(int(w), int(h), size, self._grid) for h, w in image_sizes.tolist()]
+        return [fused(view.arrange(int(w), int(h), size, grid), self.fusion) for h, w in image_sizes.tolist()]
 
-    def note_features(self, features: Tensor | list[Tensor], image_sizes: Tensor | None = None) -> None:
+    def _behind(self, sequence: Sequence[Tensor], stack: Tensor) -> list[Tensor]:
+        """Visual positions (n, D) of each picture, and behind them its tiles in (T, M, D) that stay out of the sequence."""
+        pictures = self._pictures or []
+        tiles = stack.split([p.tiles for p in pictures])
+        out = [t[crossed_tiles(p, self.fusion)].flatten(0, 1) for p, t in zip(pictures, tiles, strict=True)]
+        return [torch.cat(pair) for pair in zip(sequence, out, strict=True)]
+
+    def _apart(self, features: Tensor | Sequence[Tensor]) -> list[Tensor]:
+        """What `_behind` put together: visual positions of each picture; the rest is kept for the next pass."""
+        pictures = self._pictures or []
+        counts = [len(places(p.layout)) for p in pictures]
+        rest = [one[n:] for one, n in zip(features, counts, strict=True)]
+        tile = torch.tensor([t for p in pictures for t in crossed_tiles(p, self.fusion)], dtype=torch.long)
+        tile = tile.repeat_interleave(math.prod(self._grid)).to(rest[0].device)
+        self._crossed = Crossed(torch.cat(rest), tile, [len(one) for one in rest])
+        return [one[:n] for one, n in zip(features, counts, strict=True)]
+
+    def _arrange(self, image_sizes: Tensor | None, objects: Sequence[int]) -> None:
+        """Remember how pictures are read, see `arrangements`."""
+        self._filling = None
+        self._pictures = self.arrangements(image_sizes, self._grid, objects) if self.arranges else None
+
+    def note_features(
+        self, features: Tensor | list[Tensor], image_sizes: Tensor | None = None, visual_tokens: int | None = None
+    ) -> None:
         """Remember how visual tokens that were computed before lie."""
-        self._note_grid(features.shape[1] if isinstance(features, Tensor) else math.prod(self.visual_grid()), self.visual_grid())
-        self._arrange(image_sizes)
+        grid = self.visual_grid(visual_tokens=visual_tokens)
+        count = features.shape[1] if isinstance(features, Tensor) else math.prod(grid)
+        self._grid = grid if math.prod(grid) == count else (1, count)
+        self._arrange(image_sizes, [len(one) - math.prod(grid) for one in features])
 
-    def _note_grid(self, count: int, grid: tuple[int, int]) -> None:
-        """Remember how `count` visual tokens of a tile lie; a connector that was given a budget may leave the grid."""
-        self._grid = grid if grid[0] * grid[1] == count else (1, count)
-
-    def visual_grid(self, height: int | None = None, width: int | None = None) -> tuple[int, int]:
-        """Rows and columns of visual tokens per tile of this size in pixels (the trained size by default)."""
+    def visual_grid(
+        self, height: int | None = None, width: int | None = None, visual_tokens: int | None = None
+    ) -> tuple[int, int]:
+        """Rows and columns of visual tokens per tile of this size in pixels (the trained size by default), or of so many."""
         tower = self.vision_tower
+        if visual_tokens is not None:
+            return budget_grid(visual_tokens, self.multi_modal_projector.most_tokens)
         rows = (height or tower.image_size) // tower.patch_size
         columns = (width or tower.image_size) // tower.patch_size
         return self.multi_modal_projector.tokens((rows, columns))
@@ -203,6 +314,9 @@ class ArgusModel(ArgusPreTrainedModel):
         inputs_embeds: Tensor | None = None,
         image_features: Tensor | list[Tensor] | None = None,
         image_sizes: Tensor | None = None,
+        visual_tokens: int | None = None,
+        instruction_ids: Tensor | None = None,
+        boxes: Tensor | None = None,
         mm_encoder_outputs: dict[str, Any] | None = None,
         mm_token_type_ids: Tensor | None = None,
         labels: Tensor | None = None,
@@ -215,6 +329,8 @@ class ArgusModel(ArgusPreTrainedModel):
             pixel_values: (T, 3, H, W) tiles of all pictures of the batch, in reading order.
             image_features: what `get_image_features` gave before, instead of pixels.
             image_sizes: (P, 2) height and width of the pictures in pixels; views of several tiles need them.
+            visual_tokens: how many visual tokens a tile becomes, where the connector can choose; the prompts hold as many.
+            instruction_ids, boxes: what connectors may want to know of each tile, see `get_image_features`.
             mm_encoder_outputs: the same as `{"image": output}` with them in `pooler_output`; made by `generate`.
             mm_token_type_ids: (B, S), 1 on visual tokens; read where there are no input_ids.
             labels: (B, S), -100 where nothing is learned; the rest is marked as answer in the token map.
@@ -227,11 +343,17 @@ class ArgusModel(ArgusPreTrainedModel):
         if inputs_embeds is None:
             inputs_embeds = self.get_input_embeddings()(input_ids)
         if pixel_values is not None:
-            image_features = cast(Any, self.get_image_features(pixel_values, image_sizes=image_sizes))
+            image_features = cast(
+                Any,
+                self.get_image_features(pixel_values, image_sizes, visual_tokens, instruction_ids=instruction_ids, boxes=boxes),
+            )
         elif image_features is not None:
-            self.note_features(image_features, image_sizes)
+            self.note_features(image_features, image_sizes, visual_tokens)
         elif encoded is not None:
             image_features = encoded.pooler_output
+        if self.fusion != "decoder" and image_features is not None and encoded is None:
+            image_features = self._apart(image_features)
+        crossed = self._crossed if image_features is not None or self.prompt_ids is not None else None
         past = int(past_key_values.get_seq_length()) if past_key_values is not None else 0
         visual = self._placeholders(input_ids, inputs_embeds, mm_token_type_ids)  # (B, S)
         if image_features is not None:
@@ -240,14 +362,24 @@ class ArgusModel(ArgusPreTrainedModel):
             visual = torch.zeros_like(visual)  # in a continuation without pictures it is only the model saying the word
         elif visual.any():
             raise _mismatch(int(visual.sum()), 0, "no picture was given")
-        self._read_map(visual, input_ids, attention_mask, labels, past)
+        self._crossed = None
+        self._read_map(visual, input_ids, attention_mask, labels, past, crossed)
+        start, shown = self._marks[:2] if self._marks is not None else (0, None)
+        run = Pass(cast(TokenMap, self.token_map), past, attention_mask, past_key_values, crossed, shown, start)
+        changes: list[Backbone] = [getattr(self, part) for part in self._backbones]
+        given = {name: value for change in changes for name, value in change.begin(run).items()}
         output = self.language_model(
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
             position_ids=position_ids,
             past_key_values=past_key_values,
             **kwargs,
+            **given,
         )
+        for change in changes:
+            change.end(given, output.past_key_values)
+        if self.prompt_ids is None:
+            self._marks = None
         return LlavaModelOutputWithPast(
             last_hidden_state=output.last_hidden_state,
             past_key_values=output.past_key_values,
@@ -265,7 +397,15 @@ class ArgusModel(ArgusPreTrainedModel):
         word = torch.tensor(self.config.image_token_id, device=embeds.device)
         return (embeds == self.get_input_embeddings()(word)).all(-1)
 
-    def _read_map(self, visual: Tensor, input_ids: Tensor | None, mask: Tensor | None, labels: Tensor | None, past: int) -> None:
+    def _read_map(
+        self,
+        visual: Tensor,
+        input_ids: Tensor | None,
+        mask: Tensor | None,
+        labels: Tensor | None,
+        past: int,
+        crossed: Crossed | None,
+    ) -> None:
         """Keep `token_map` for the whole sequence so far: built at prefill, extended at each further chunk or token."""
         batch, length = visual.shape
         known = self.token_map if past else None
@@ -280,6 +420,14 @@ class ArgusModel(ArgusPreTrainedModel):
         elif past:
             known = plain(visual.long()[:, :1].expand(batch, past))  # a cache that was filled elsewhere
         chunk = chunk_map(visual, self._fill(visual, known), known)
+        if crossed is not None:
+            self._find(input_ids, known, past)
+        if self._marks is not None:
+            start, image, tile = self._marks
+            here = slice(past - start, past - start + length)
+            if image[:, here].shape[1] == length:
+                image, tile = (m[:, here].repeat_interleave(batch // len(m), 0) for m in (image, tile))
+                chunk = mark(chunk, image, tile)
         text = self.config.text_config
         if input_ids is not None:
             ends = text.eos_token_id if isinstance(text.eos_token_id, list) else [text.eos_token_id]
@@ -295,8 +443,24 @@ class ArgusModel(ArgusPreTrainedModel):
         if self.prompt_length is not None and past + length > self.prompt_length:
             chunk.role[:, max(self.prompt_length - past, 0) :] = ANSWER
         self.token_map = known.join(chunk) if known is not None else chunk
-        if self.config.tag_length and visual.any():
+        if self.config.tag_length and self.fusion == "decoder" and visual.any():
             self.token_map = mark_tags(self.token_map, self.config.tag_length)
+
+    def _find(self, input_ids: Tensor | None, known: TokenMap | None, past: int) -> None:
+        """Find the pictures that were encoded last in the text of the prompt.
+
+        Raises:
+            ModelError: there is no text, or a picture is not in it.
+        """
+        ids = self.prompt_ids if self.prompt_ids is not None else input_ids
+        if ids is None:
+            raise ModelError("pictures are found by what is written for them, and the model was given only embeddings")
+        texts, word = self.config.picture_texts, self.config.image_token_id
+        image, tile = find(ids, [block(p, texts, word) for p in self._pictures or []])
+        if known is not None:
+            before = known.image[:: len(known.kind) // len(ids)].amax(1, keepdim=True) + 1
+            image = torch.where(image < 0, image, image + before)
+        self._marks = past, image, tile
 
     def _fill(self, visual: Tensor, known: TokenMap | None) -> Filling | tuple[int, int]:
         """What fills the placeholders `visual` (B, S), and those of the prompts' later chunks."""
@@ -341,7 +505,8 @@ class ArgusForConditionalGeneration(ArgusPreTrainedModel, GenerationMixin):
     def __init__(self, config: ArgusConfig) -> None:
         super().__init__(config)
         self.model = ArgusModel(config)
-        self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
+        words = config.text_config
+        self.lm_head = nn.Linear(words.hidden_size, words.vocab_size, bias=getattr(words, "lm_head_bias", False))
         # The embedding table's name depends on the language model's family.
         table = self.model.get_input_embeddings()
         path = next(name for name, module in self.model.named_modules() if module is table)
@@ -371,16 +536,20 @@ class ArgusForConditionalGeneration(ArgusPreTrainedModel, GenerationMixin):
         self, inputs: Tensor | None = None, *args: Any, image_features: Tensor | list[Tensor] | None = None, **kwargs: Any
     ) -> Any:
         """As in transformers; `image_features`, computed before, take the place of `pixel_values`."""
+        self.model._crossed = None
         if image_features is not None:
-            self.model.note_features(image_features, kwargs.pop("image_sizes", None))
+            self.model.note_features(image_features, kwargs.pop("image_sizes", None), kwargs.pop("visual_tokens", None))
+            if self.model.fusion != "decoder":
+                image_features = self.model._apart(image_features)
             kwargs["mm_encoder_outputs"] = {"image": BaseModelOutputWithPooling(pooler_output=cast(Any, image_features))}
         ids = inputs if inputs is not None else kwargs.get("input_ids")
-        if self.model.view.tiled and ids is not None and kwargs.get("past_key_values") is None:
+        if self.model.arranges and ids is not None and kwargs.get("past_key_values") is None:
             self.model.prompt_counts = (ids == self.config.image_token_id).sum(1).tolist()
+            self.model.prompt_ids = ids if self.model.fusion != "decoder" else None
         try:
             return super().generate(inputs, *args, **kwargs)
         finally:
-            self.model.prompt_length = self.model.prompt_counts = None
+            self.model.prompt_length = self.model.prompt_counts = self.model.prompt_ids = self.model._marks = None
 
     def prepare_inputs_for_generation(
         self, input_ids: Tensor, inputs_embeds: Tensor | None = None, is_first_iteration: bool | None = False, **kwargs: Any
@@ -408,6 +577,9 @@ class ArgusForConditionalGeneration(ArgusPreTrainedModel, GenerationMixin):
         logits_to_keep: int | Tensor = 0,
         image_features: Tensor | list[Tensor] | None = None,
         image_sizes: Tensor | None = None,
+        visual_tokens: int | None = None,
+        instruction_ids: Tensor | None = None,
+        boxes: Tensor | None = None,
         mm_encoder_outputs: dict[str, Any] | None = None,
         mm_token_type_ids: Tensor | None = None,
         **kwargs: Any,
@@ -426,6 +598,9 @@ class ArgusForConditionalGeneration(ArgusPreTrainedModel, GenerationMixin):
             inputs_embeds=inputs_embeds,
             image_features=image_features,
             image_sizes=image_sizes,
+            visual_tokens=visual_tokens,
+            instruction_ids=instruction_ids,
+            boxes=boxes,
             mm_encoder_outputs=mm_encoder_outputs,
             mm_token_type_ids=mm_token_type_ids,
             labels=labels,

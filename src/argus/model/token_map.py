@@ -16,9 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from argus.model.views.base import OBJECT as BOX
+from argus.model.views.base import TASK as FIRST_TASK
 from argus.model.views.base import Arrangement, places
 
-TEXT, VISUAL, SPECIAL, PAD, SEPARATOR = 0, 1, 2, 3, 4
+TEXT, VISUAL, SPECIAL, PAD, SEPARATOR, OBJECT, TASK = 0, 1, 2, 3, 4, 5, 6
 PROMPT, ANSWER = 0, 1
 
 
@@ -27,10 +29,12 @@ class TokenMap:
     """What each position is.
 
     Args:
-        kind: TEXT, VISUAL, SPECIAL (control tokens), PAD, or SEPARATOR (learned vectors between a picture's visual tokens).
-        image: index of the picture within its sequence; also of its separators, and of the text tags that announce its tiles.
+        kind: TEXT, VISUAL, SPECIAL (control tokens), PAD, SEPARATOR (learned vectors between a picture's visual tokens), OBJECT
+            (tokens of boxes behind them), or TASK (learned tokens behind a picture).
+        image: index of the picture within its sequence; also of its separators, of the text tags that announce its tiles, and,
+            where tiles stay out of the sequence, of what is written in front of them.
         tile: index of the tile within its picture.
-        row, column: cell of the tile's grid of visual tokens.
+        row, column: cell of the tile's grid of visual tokens; in the column of a picture's task tokens their number.
         role: PROMPT, or ANSWER for tokens that were generated or are to be learned.
     """
 
@@ -48,13 +52,13 @@ class TokenMap:
 
     @property
     def placeholders(self) -> Tensor:
-        """Where visual tokens and learned separators are: bool (B, S)."""
-        return (self.kind == VISUAL) | (self.kind == SEPARATOR)
+        """Where visual tokens, learned separators and tokens of boxes and tasks are: bool (B, S)."""
+        return (self.kind == VISUAL) | (self.kind >= SEPARATOR)
 
     @property
     def tags(self) -> Tensor:
         """Where text announces a tile: bool (B, S)."""
-        return (self.kind == TEXT) & (self.image >= 0)
+        return (self.kind == TEXT) & (self.tile >= 0)
 
     def __len__(self) -> int:
         return self.kind.shape[1]
@@ -70,6 +74,12 @@ class TokenMap:
     def select(self, batch: Tensor) -> TokenMap:
         """Rows `batch` of the map: beams that were reordered, sequences that were repeated."""
         return TokenMap(*(getattr(self, f.name)[batch] for f in fields(self)))
+
+    def gather(self, columns: Tensor, real: Tensor) -> TokenMap:
+        """Chosen columns (B, L) of each row; those that are not real become padding."""
+        chosen = TokenMap(*(getattr(self, f.name).gather(1, columns) for f in fields(self)))
+        chosen.kind = chosen.kind.masked_fill(~real, PAD)
+        return chosen
 
     def extend(self, count: int, role: int = ANSWER) -> TokenMap:
         """The map with `count` more text positions."""
@@ -138,7 +148,10 @@ def _cells(picture: Arrangement, image: int) -> np.ndarray:
     visual, columns = source >= 0, picture.grid[1]
     tile, cell = np.divmod(source, picture.grid[0] * columns)
     inner = np.where(visual, (tile, cell // columns, cell % columns), -1)  # (3, n)
-    return np.stack([np.where(visual, VISUAL, SEPARATOR), np.full_like(source, image), *inner], axis=1)
+    task = source <= FIRST_TASK
+    inner[2, task] = FIRST_TASK - source[task]
+    kind = np.where(visual, VISUAL, np.select([source == BOX, task], [OBJECT, TASK], SEPARATOR))
+    return np.stack([kind, np.full_like(source, image), *inner], axis=1)
 
 
 def mark_tags(known: TokenMap, length: int) -> TokenMap:

@@ -1,4 +1,4 @@
-"""Pictures that show what a technique kept: kept patches as they are, dropped ones dimmed."""
+"""Pictures that show what a technique kept (dropped patches are dimmed), and where a search went (numbered boxes)."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from argus.core.errors import UnsupportedError
 
 DIM = 0.22  # brightness left of what was dropped
 EDGE = (255, 214, 10)  # line between kept and dropped
+VISITED, FOUND = (60, 190, 255), (255, 40, 60)  # boxes of a search
 
 
 def lit(picture: Image.Image, kept: Iterable[int], grid: tuple[int, int], scale: int = 1) -> Image.Image:
@@ -40,6 +41,32 @@ def lit(picture: Image.Image, kept: Iterable[int], grid: tuple[int, int], scale:
     if scale > 1:
         shown[_border(seen)] = EDGE
     return Image.fromarray(shown)
+
+
+def way(picture: Image.Image, visited: Iterable[Sequence[int]], found: Iterable[Sequence[int]], scale: int = 1) -> Image.Image:
+    """The picture with the way of a search.
+
+    Args:
+        picture: what was searched.
+        visited: boxes (x, y, w, h) in the order of the visits; each carries its number, from 1.
+        found: boxes from which the question was answered, drawn thicker.
+        scale: enlargement.
+    """
+    large = picture.convert("RGB").resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST)
+    draw, font = ImageDraw.Draw(large), ImageFont.load_default(size=11)
+
+    def outline(box: Sequence[int], colour: tuple[int, int, int], width: int) -> tuple[int, int]:
+        x, y, w, h = (scale * v for v in box)
+        draw.rectangle((x, y, x + w - 1, y + h - 1), outline=colour, width=width)
+        return x, y
+
+    for number, box in enumerate(visited, 1):
+        x, y = outline(box, VISITED, 1)
+        shift = 12 * (number % 3)  # nested boxes share corners
+        draw.text((x + 3 + shift, y + 1), str(number), fill=VISITED, font=font, stroke_width=1, stroke_fill="black")
+    for box in found:
+        outline(box, FOUND, 3)
+    return large
 
 
 def strip(pictures: Sequence[tuple[str, Image.Image]], columns: int = 0, gap: int = 12) -> Image.Image:

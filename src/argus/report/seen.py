@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Any
 from argus.evaluation.inferencers.base import Question
 
 if TYPE_CHECKING:
-    from argus.methods.attach import Attachment
+    from argus.methods.attached import Attached
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What reaches the last decoder layer of the first picture of a prompt.
+    """What reaches the last decoder layer of the last picture of a prompt, the one that is asked about.
 
     Args:
-        indices: raster indices of the visual tokens of the first crop that are left.
+        indices: raster indices of the visual tokens of its first crop that are left.
         grid: (rows, columns) of that crop.
-        kept: visual tokens left, over all crops.
-        total: visual tokens there were, over all crops.
+        kept: visual tokens left, over all crops of all pictures.
+        total: visual tokens there were.
     """
 
     indices: list[int]
@@ -29,7 +29,7 @@ class Seen:
     total: int
 
 
-def seen(model: Any, processor: Any, question: Question, attachments: Sequence[Attachment]) -> Seen | None:
+def seen(model: Any, processor: Any, question: Question, attachments: Sequence[Attached]) -> Seen | None:
     """Prefill one question and read what the attached techniques left; None where nothing is attached, shown or dropped."""
     import torch
 
@@ -50,7 +50,8 @@ def seen(model: Any, processor: Any, question: Question, attachments: Sequence[A
             last[place] = entry
     if not last:
         return None  # all tokens stayed: nothing was asked to drop any
-    first = last[min(last)]
+    image = max(image for image, _ in last)
+    first = last[min(place for place in last if place[0] == image)]
     return Seen(
         sorted(first.indices.tolist()),
         first.grid,

@@ -16,8 +16,8 @@ from argus.evaluation.engine import build_instructions
 from argus.evaluation.inferencers.base import Question
 from argus.evaluation.options import EvaluationOptions
 from argus.evaluation.scenarios.base import build_scenario
-from argus.methods.attach import Attachment
-from argus.report.overlay import lit
+from argus.methods.attached import Attached
+from argus.report.overlay import lit, way
 from argus.report.seen import seen
 from argus.report.summary import Example, Reply
 
@@ -39,7 +39,7 @@ def candidates(options: EvaluationOptions, seed: int) -> Iterator[Question]:
             yield Question(group.id, sample, images)
 
 
-def left(model: Any, processor: Any, asked: Iterable[Question], attachments: Sequence[Attachment]) -> dict[str, dict[str, Any]]:
+def left(model: Any, processor: Any, asked: Iterable[Question], attachments: Sequence[Attached]) -> dict[str, dict[str, Any]]:
     """Question -> what techniques left of its picture: `indices`, `grid`, `kept`, `total`. Empty without techniques."""
     found = {}
     for question in asked if attachments else ():
@@ -91,7 +91,7 @@ def draw(
     (folder / "pictures").mkdir(exist_ok=True)
     examples = []
     for number, question in enumerate(chosen):
-        id_, picture = question.sample.id, question.images[0]
+        id_, picture = question.sample.id, question.images[-1]  # examples that are shown to the model come before it
         scale = max(1, -(-SIDE // max(picture.size)))
         plain = Path("pictures") / f"{name}-{number}.png"
         picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST).save(folder / plain)
@@ -103,6 +103,10 @@ def draw(
                 path = Path("pictures") / f"{name}-{number}-{variant}.png"
                 lit(picture, view["indices"], tuple(view["grid"]), scale).save(folder / path)
                 reply.picture, reply.kept, reply.total = str(path), view["kept"], view["total"]
+            elif searched := record.get("search"):
+                path = Path("pictures") / f"{name}-{number}-{variant}.png"
+                way(picture, searched["visited"], searched["boxes"], scale).save(folder / path)
+                reply.picture = str(path)
             replies.append(reply)
         text = question.sample.messages[-1].text()
         examples.append(Example(id_, text, question.sample.target or "", str(plain), replies))

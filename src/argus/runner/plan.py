@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from argus.core import claims
 from argus.core.errors import ArgusError, RecipeError, UnsupportedError, nearest
 from argus.core.recipe import ModelSpec, Recipe, Source, load_recipe
-from argus.core.registry import build, validation_text
+from argus.core.registry import build, technique, validation_text
 from argus.evaluation.endpoint import is_endpoint, parse_reference
 from argus.evaluation.engine import build_instructions, build_metrics
 from argus.evaluation.metrics.base import CostMetric
@@ -24,7 +24,8 @@ from argus.evaluation.scenarios.base import build_scenario, scenario_of
 from argus.model.load import resolve
 from argus.training.options import StageOptions
 
-REFERENCES = ("language_model", "encoder", "tokenizer")  # parts of a composed model that may name another model
+# Parts of a composed model that may name another model.
+REFERENCES = ("language_model", "encoder", "tokenizer", "connector_weights", "instruction_encoder")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +83,10 @@ def plan(recipe: str | Path, overrides: Sequence[str] = (), *, quick: bool = Fal
     evaluations, better = _evaluations(source)
     models = {name: _model(source, name) for name in found.variants}
     for name, variant in found.variants.items():
-        for technique, options in variant.attach.items():
-            with _at(source, "variants", name, "attach", technique):
-                reducer = build("reducer", technique, options)
-                if calibrate := getattr(reducer.options, "calibrate", None):
+        for name_, options in variant.attach.items():
+            with _at(source, "variants", name, "attach", name_):
+                made = build(technique(name_).kind, name_, options)
+                if calibrate := getattr(made.options, "calibrate", None):
                     scenario_of(calibrate.scenario)
     made = Plan(source, models, stages, evaluations, _asked_otherwise(source, evaluations), better)
     _check_claims(made)
@@ -117,7 +118,7 @@ def _stage(source: Source, name: str) -> StageOptions:
     return options
 
 
-ASKABLE = ("scenario", "instruction", "inferencer")
+ASKABLE = ("scenario", "instruction", "inferencer", "visual_tokens")
 
 
 def _asked_otherwise(source: Source, evaluations: Mapping[str, EvaluationOptions]) -> dict[tuple[str, str], EvaluationOptions]:
@@ -160,7 +161,8 @@ def _evaluations(source: Source) -> tuple[dict[str, EvaluationOptions], dict[str
         with _at(source, "evaluate", index, "metrics"):
             metrics = build_metrics(options)
         for name, metric in metrics.items():
-            better[name] = "lower" if isinstance(metric, CostMetric) and not metric.unit.endswith("/s") else "higher"
+            rate = isinstance(metric, CostMetric) and metric.unit.endswith("/s")
+            better[name] = "higher" if rate else metric.better
         name = re.sub(r"\W", "_", title(options).split(",")[0].rpartition("/")[2])
         again = sum(re.fullmatch(rf"{name}(_\d+)?", known) is not None for known in found)
         found[f"{name}_{again + 1}" if again else name] = options

@@ -40,7 +40,7 @@ class StageData(Dataset[Item]):
         if self.files and (not self.world or index % 2):  # files weigh as much as the whole world
             return self.files[(index // 2 if self.world else index) % len(self.files)]
         domain = choose(self.world, index)
-        families = tuple(f for f in self.options.families if f in domain.families)
+        families = tuple(f for f in self.options.families if f in domain.families + domain.more_families)
         return domain.draw("train", index, self.options.size, self.count, families), domain
 
 

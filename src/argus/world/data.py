@@ -12,7 +12,7 @@ from PIL import Image
 
 from argus.core.registry import build
 from argus.core.sample import ImagePart, Message, Sample, TextPart
-from argus.world.domain import Domain, Drawing, Split
+from argus.world.domain import Demonstration, Domain, Drawing, Split
 
 
 def mixture(
@@ -41,13 +41,20 @@ def drawings(
 
 
 def conversation(drawing: Drawing) -> Sample:
-    """All questions of a drawing as one conversation; the first turn shows the picture."""
+    """All questions of a drawing as one conversation; the first turn, behind any demonstrations, shows the picture."""
     picture = ImagePart(Image.fromarray(drawing.pixels))
-    messages = []
+    messages = [message for shown in drawing.demonstrations for message in demonstrated(shown)]
     for index, question in enumerate(drawing.questions):
         messages.append(Message("user", [*([picture] if index == 0 else []), TextPart(question.text)]))
         messages.append(Message("assistant", [TextPart(question.answer)]))
-    return Sample(drawing.id, messages, metadata={"picture": drawing.id, "domain": drawing.id.split("/")[0]})
+    known = {"scene_boxes": drawing.boxes, "question_boxes": [q.boxes for q in drawing.questions]}
+    return Sample(drawing.id, messages, metadata={"picture": drawing.id, "domain": drawing.id.split("/")[0], **known})
+
+
+def demonstrated(shown: Demonstration) -> list[Message]:
+    """A demonstration as a turn and its answer."""
+    picture = [] if shown.pixels is None else [ImagePart(Image.fromarray(shown.pixels))]
+    return [Message("user", [*picture, TextPart(shown.text)]), Message("assistant", [TextPart(shown.answer)])]
 
 
 @dataclass(frozen=True, slots=True)

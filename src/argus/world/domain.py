@@ -50,6 +50,7 @@ class Question:
         boxes: relative boxes (x1, y1, x2, y2) of what must be looked at.
         trap: the question fits the scene but asks for what is not there.
         facts: the statements that the answer makes (dense captions).
+        cues: what must be looked at, in words.
     """
 
     family: str
@@ -59,16 +60,28 @@ class Question:
     boxes: tuple[tuple[float, float, float, float], ...] = ()
     trap: bool = False
     facts: tuple[str, ...] = ()
+    cues: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Demonstration:
+    """An answered question about another picture, or without one where it says all in words."""
+
+    text: str
+    answer: str
+    pixels: np.ndarray | None = None  # (H, W, 3) uint8
 
 
 @dataclass(slots=True)
 class Drawing:
-    """A scene with its picture and questions."""
+    """A scene with its picture and questions, and what is to be shown in front of each of them."""
 
     id: str
     scene: Any
     pixels: np.ndarray  # (H, W, 3) uint8
     questions: list[Question] = field(default_factory=list)
+    boxes: tuple[tuple[float, float, float, float], ...] = ()  # of everything in the scene
+    demonstrations: tuple[Demonstration, ...] = ()
 
 
 class Domain(ABC):
@@ -77,6 +90,7 @@ class Domain(ABC):
     Options: ClassVar[type[Options]]
     name: ClassVar[str]
     families: ClassVar[tuple[str, ...]]
+    more_families: ClassVar[tuple[str, ...]] = ()  # asked only where they are named
 
     def __init__(self, options: Any) -> None:
         self.options = options
@@ -106,6 +120,18 @@ class Domain(ABC):
     def describe(self, scene: Any) -> str:
         """The scene in words, complete enough that every question can be answered from it."""
 
+    def maps(self, scene: Any, size: int) -> dict[str, np.ndarray]:
+        """Of each pixel of the picture, where the domain knows it: int64 maps (size, size).
+
+        `segmentation` is the thing that owns it, from 1 in the order back to front, 0 for the ground; `depth` the layer of that
+        thing: 0 the ground, 1 what lies on it, 2 what lies on such a thing, and so on; a head of `DENSE_CLASSES` its class.
+        """
+        return {}
+
+    def boxes(self, scene: Any) -> tuple[tuple[float, float, float, float], ...]:
+        """Relative boxes of everything in a scene, where the domain has things; else none."""
+        return ()
+
     def collect(self, dice: Dice, count: int, families: tuple[str, ...], ask: Callable[[str], Question | None]) -> list[Question]:
         """Up to `count` different questions of random families; `ask` gives None where a scene has nothing of a family to ask."""
         wanted = families or self.families
@@ -122,4 +148,4 @@ class Domain(ABC):
         """Scene, picture and questions number `index` of a split."""
         scene = self.scene(self.rng(split, index))
         questions = self.questions(scene, self.rng(split, index, 1), count, families) if count else []
-        return Drawing(f"{self.name}/{split}/{index}", scene, self.render(scene, size), questions)
+        return Drawing(f"{self.name}/{split}/{index}", scene, self.render(scene, size), questions, self.boxes(scene))

@@ -2,7 +2,9 @@
 
 A scene is a list of things (colour, shape, texture, size, place) and a ground, in integer units of 1/960 of the side, so that
 the same scene renders at any size and nothing hinges on the last bit of a float. Things may overlap lightly: the boxes of two
-share at most an eighth of the smaller one.
+share at most an eighth of the smaller one. With `piled`, every second thing is moved onto the one before it, so that what lies in
+front of what can be asked (`order`). With `companions`, shapes go together: circle and square, triangle and star, cross and
+diamond, ring and heart of one colour; what is left of the scene stays as it is drawn without the option.
 
 Questions choose the answer first, uniformly among the options, and then what to ask, so that no answer is likelier than
 another and a model that sees no picture stays at chance.
@@ -12,8 +14,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import combinations
 
 import numpy as np
 from PIL import Image, ImageChops
@@ -23,7 +26,7 @@ from argus.core.registry import Options
 from argus.core.sample import box_text
 from argus.world.dice import Dice
 from argus.world.domain import COLOURS, SHAPES, SIZES, TEXTURES, Domain, Question
-from argus.world.raster import coverage, ground_pattern, noise_tile, paint, stamp
+from argus.world.raster import coverage, ground_pattern, noise_tile, paint, pile, stamp
 
 UNIT = 960  # relative units per side
 DIAMETERS = {"small": (120, 150), "medium": (190, 230), "large": (280, 340)}  # 12-15, 19-23, 28-34 px of 96
@@ -40,7 +43,9 @@ PALETTE = {
     "gray": (128, 128, 128),
 }
 JITTER = 10  # a colour varies by at most this per channel; named colours are at least four times further apart
+CONTACT = 24  # pixels of 96 x 96 in which one thing hides another, so that it can be seen which is in front
 PLACES = ("top left", "top right", "bottom left", "bottom right")
+COMPANIONS = dict(zip(SHAPES[::2], SHAPES[1::2], strict=True))  # leading shape -> its companion's
 
 
 class ObjectsOptions(Options):
@@ -49,6 +54,17 @@ class ObjectsOptions(Options):
     min_objects: int = Field(1, ge=1, le=6, description="fewest things in a scene")
     max_objects: int = Field(6, ge=1, le=6, description="most things in a scene")
     ground: str = Field("varied", pattern="^(plain|varied)$", description="plain, or with gradients, stripes and noise")
+    companions: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="share of the scenes in which every leading shape has its companion of the same colour; in the others none "
+        "has. By lot when not given",
+    )
+    scale: float = Field(1.0, ge=0.1, le=1, description="share of their usual size that things have; small ones need zooming")
+    piled: float = Field(
+        0.0, ge=0, le=0.75, description="share of the smaller of two boxes by which every second thing lies on the one before it"
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> ObjectsOptions:
@@ -101,6 +117,7 @@ class Objects(Domain):
         "existence", "colour", "shape", "size", "texture", "count", "position", "relation", "nearest", "comparison",
         "odd_one_out", "locate", "caption",
     )  # fmt: skip
+    more_families = ("order",)
 
     def scene(self, rng: np.random.Generator) -> ObjectsScene:
         dice = Dice(rng, 160)
@@ -122,7 +139,7 @@ class Objects(Domain):
                 shape = shared_shape
             size = SIZES[dice(3)]
             small, large = DIAMETERS[size]
-            d = small + dice(large - small + 1)
+            d = round(self.options.scale * (small + dice(large - small + 1)))
             thing = Thing(
                 COLOURS[colour], SHAPES[shape], TEXTURES[dice(4)], size, dice(UNIT - d), dice(UNIT - d), d,
                 5 * (dice(5) - 2), (dice(2 * JITTER + 1) - JITTER, dice(2 * JITTER + 1) - JITTER, dice(2 * JITTER + 1) - JITTER),
@@ -132,25 +149,40 @@ class Objects(Domain):
         base = 205 + dice(45) if dice(2) else 12 + dice(55)
         ground = tuple(min(255, max(0, base + dice(21) - 10)) for _ in range(3))
         varied = self.options.ground == "varied"
-        return ObjectsScene(
+        scene = ObjectsScene(
             tuple(things),
             ground,  # type: ignore[arg-type]
             pattern=dice(4) if varied else 0,
             variant=dice(16),
             noise=dice(16) if varied else 0,
         )
+        if self.options.piled:
+            scene = replace(scene, things=_piled(scene.things, self.options.piled))
+        share = self.options.companions
+        if share is None:
+            return scene
+        return replace(scene, things=(_together if dice(1000) < 1000 * share else _apart)(scene.things))
 
     def render(self, scene: ObjectsScene, size: int) -> np.ndarray:
         picture = Image.new("RGB", (size, size), scene.ground)
         if scene.pattern:
             picture = ImageChops.add(picture, ground_pattern(scene.pattern, scene.variant, size), 1, -32)
         for thing in scene.things:
-            d = max(6, round(thing.d * size / UNIT))
-            body, marks = stamp(thing.shape, thing.texture, d, thing.rotation)
-            paint(picture, (round(thing.x * size / UNIT), round(thing.y * size / UNIT)), body, marks, _rgb(thing))
+            shape, rotation, place, d = _body(thing, size)
+            body, marks = stamp(shape, thing.texture, d, rotation)
+            paint(picture, place, body, marks, _rgb(thing))
         if scene.noise >= 8:
             picture = ImageChops.add(picture, noise_tile(scene.noise - 8, size), 1, -9)
         return np.asarray(picture)
+
+    def maps(self, scene: ObjectsScene, size: int) -> dict[str, np.ndarray]:
+        owner, layer = pile([_body(t, size) for t in scene.things], size)
+        classes = {"colour": COLOURS, "shape": SHAPES, "texture": TEXTURES, "size": SIZES}
+        tables = {head: [0, *(1 + names.index(getattr(t, head)) for t in scene.things)] for head, names in classes.items()}
+        return {"segmentation": owner, "depth": layer, **{head: np.array(ids)[owner] for head, ids in tables.items()}}
+
+    def boxes(self, scene: ObjectsScene) -> tuple[tuple[float, float, float, float], ...]:
+        return tuple(t.box for t in scene.things)
 
     def dense(self, scene: ObjectsScene, grid: int) -> dict[str, np.ndarray]:
         boxes = [(t.shape, t.rotation, t.x / UNIT, t.y / UNIT, t.d / UNIT) for t in scene.things]
@@ -182,11 +214,68 @@ class Objects(Domain):
         return self.collect(dice, count, families, lambda family: ASK[family](self, scene, dice))
 
 
-def _clear(a: Thing, b: Thing) -> bool:
-    """Whether two boxes share at most an eighth of the smaller one."""
+def _together(things: Sequence[Thing]) -> tuple[Thing, ...]:
+    """The things, each leading shape with its companion: other things take its colour and shape and keep their place.
+
+    A leading shape for which no other thing is left becomes its companion itself.
+    """
+    out = list(things)
+    settled: set[int] = set()
+    for i, thing in enumerate(out):
+        if i in settled or thing.shape not in COMPANIONS:
+            continue
+        kind = thing.colour, COMPANIONS[thing.shape]
+        free = [j for j in range(len(out)) if j != i and j not in settled]
+        partner = next((j for j in free if (out[j].colour, out[j].shape) == kind), free[0] if free else i)
+        out[partner] = replace(out[partner], colour=kind[0], shape=kind[1])
+        settled |= {i, partner}
+    return tuple(out)
+
+
+def _apart(things: Sequence[Thing]) -> tuple[Thing, ...]:
+    """The things, no leading shape with its companion: companions of what is there take the next colour that leads to nothing."""
+    leads = {(t.colour, COMPANIONS[t.shape]) for t in things if t.shape in COMPANIONS}
+    out = []
+    for thing in things:
+        start = COLOURS.index(thing.colour)
+        free = (c for c in (*COLOURS[start:], *COLOURS[:start]) if (c, thing.shape) not in leads)
+        out.append(replace(thing, colour=next(free)))
+    return tuple(out)
+
+
+def _body(thing: Thing, size: int) -> tuple[str, int, tuple[int, int], int]:
+    """Shape, rotation, place and side of a thing in a picture of this size, in pixels."""
+    place = round(thing.x * size / UNIT), round(thing.y * size / UNIT)
+    return thing.shape, thing.rotation, place, max(6, round(thing.d * size / UNIT))
+
+
+def _piled(things: Sequence[Thing], share: float) -> tuple[Thing, ...]:
+    """The things, every second one moved straight towards the one before it until their boxes share enough.
+
+    It stays where it is if it would then cover more than an eighth of a third one.
+    """
+    out = list(things)
+    for i in range(1, len(out), 2):
+        below, thing = out[i - 1], out[i]
+        x, y = (old + (below.d - thing.d) // 2 for old in (below.x, below.y))  # where it would lie in the middle
+        ways = ((x + step * (thing.x - x) // 100, y + step * (thing.y - y) // 100) for step in range(100, -1, -1))
+        inside = (replace(thing, x=min(max(a, 0), UNIT - thing.d), y=min(max(b, 0), UNIT - thing.d)) for a, b in ways)
+        moved = next(one for one in inside if _shared(one, below) >= share * min(one.d, below.d) ** 2)
+        if all(_clear(moved, other) for j, other in enumerate(out) if j not in (i - 1, i)):
+            out[i] = moved
+    return tuple(out)
+
+
+def _shared(a: Thing, b: Thing) -> int:
+    """Area that two boxes share."""
     width = min(a.x + a.d, b.x + b.d) - max(a.x, b.x)
     height = min(a.y + a.d, b.y + b.d) - max(a.y, b.y)
-    return width <= 0 or height <= 0 or 8 * width * height <= min(a.d, b.d) ** 2
+    return max(width, 0) * max(height, 0)
+
+
+def _clear(a: Thing, b: Thing) -> bool:
+    """Whether two boxes share at most an eighth of the smaller one."""
+    return 8 * _shared(a, b) <= min(a.d, b.d) ** 2
 
 
 @lru_cache(4096)
@@ -252,7 +341,7 @@ def _existence(domain: Objects, scene: ObjectsScene, dice: Dice) -> Question | N
         )
     )
     boxes = tuple(t.box for t in scene.things if (t.colour, t.shape) == (colour, shape))
-    return Question("existence", text, "yes" if yes else "no", ("yes", "no"), boxes, trap=trap)
+    return Question("existence", text, "yes" if yes else "no", ("yes", "no"), boxes, trap=trap, cues=(f"{colour} {shape}",))
 
 
 def _attribute(attribute: str, names: Sequence[str], templates: Sequence[str]) -> Callable[..., Question | None]:
@@ -263,7 +352,7 @@ def _attribute(attribute: str, names: Sequence[str], templates: Sequence[str]) -
         thing, phrase = found
         answer = getattr(thing, attribute)
         options = _choices(answer, names, dice)
-        return Question(attribute, dice.pick(templates).format(phrase), answer, options, (thing.box,))
+        return Question(attribute, dice.pick(templates).format(phrase), answer, options, (thing.box,), cues=(phrase,))
 
     return ask
 
@@ -302,7 +391,7 @@ def _position(domain: Objects, scene: ObjectsScene, dice: Dice) -> Question | No
     text = dice.pick(
         (f"In which quarter is the {phrase}?", f"Where is the {phrase}?", f"Which corner is the {phrase} nearest to?")
     )
-    return Question("position", text, answer, tuple(dice.shuffled(PLACES)), (thing.box,))
+    return Question("position", text, answer, tuple(dice.shuffled(PLACES)), (thing.box,), cues=(phrase,))
 
 
 def _pair(scene: ObjectsScene, dice: Dice) -> tuple[Thing, str, Thing, str] | None:
@@ -323,7 +412,7 @@ def _relation(domain: Objects, scene: ObjectsScene, dice: Dice) -> Question | No
     yes = dice(2) == 1
     word = holds if yes else words[1 - words.index(holds)]
     text = dice.pick((f"Is the {first} {word} the {second}?", f"Is it true that the {first} is {word} the {second}?"))
-    return Question("relation", text, "yes" if yes else "no", ("yes", "no"), (a.box, b.box), trap=not yes)
+    return Question("relation", text, "yes" if yes else "no", ("yes", "no"), (a.box, b.box), trap=not yes, cues=(first, second))
 
 
 def _nearest(domain: Objects, scene: ObjectsScene, dice: Dice) -> Question | None:
@@ -394,6 +483,29 @@ def _odd_one_out(domain: Objects, scene: ObjectsScene, dice: Dice) -> Question |
     return Question("odd_one_out", text, answer, _choices(answer, names, dice), (odd.box,))
 
 
+def _order(domain: Objects, scene: ObjectsScene, dice: Dice) -> Question | None:
+    """Which of two things lies on the other, where that can be seen."""
+    for a, b in dice.shuffled(_hiding(scene)):
+        first, second = _reference(scene, a), _reference(scene, b)
+        if first is None or second is None:
+            continue
+        yes, word = dice(2) == 1, ("in front of", "behind")[dice(2)]
+        if yes == (word == "behind"):
+            first, second = second, first
+        text = dice.pick((f"Is the {first} {word} the {second}?", f"Does the {first} lie {word} the {second}?"))
+        return Question("order", text, "yes" if yes else "no", ("yes", "no"), (a.box, b.box), cues=(first, second))
+    return None
+
+
+@lru_cache(16)
+def _hiding(scene: ObjectsScene) -> tuple[tuple[Thing, Thing], ...]:
+    """Pairs of things, front one first, of which the one hides at least `CONTACT` pixels of the other at 96 x 96."""
+    owner, _ = pile([_body(t, 96) for t in scene.things], 96)
+    alone = [pile([_body(t, 96)], 96)[0] > 0 for t in scene.things]
+    pairs = combinations(range(len(scene.things)), 2)
+    return tuple((scene.things[j], scene.things[i]) for i, j in pairs if ((owner == 1 + j) & alone[i]).sum() >= CONTACT)
+
+
 def _locate(domain: Objects, scene: ObjectsScene, dice: Dice) -> Question | None:
     found = _referable(scene, dice)
     if found is None:
@@ -433,6 +545,7 @@ ASK: dict[str, Callable[[Objects, ObjectsScene, Dice], Question | None]] = {
     "nearest": _nearest,
     "comparison": _comparison,
     "odd_one_out": _odd_one_out,
+    "order": _order,
     "locate": _locate,
     "caption": _caption,
 }

@@ -115,6 +115,26 @@ def paint(
         picture.paste(shade, at, marks)
 
 
+def pile(bodies: Sequence[tuple[str, int, tuple[int, int], int]], size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Shapes on each other.
+
+    Args:
+        bodies: (shape, rotation, place of the top left corner, side) from back to front, in pixels as they are painted.
+        size: side of the picture.
+
+    Returns:
+        int64 (size, size) each: 1 + index of the shape that covers at least half of the pixel and lies on top, 0 for none; and
+        its layer, one more than the highest layer it hides anything of.
+    """
+    owner, layer = np.zeros((2, size, size), dtype=np.int64)
+    for index, (shape, rotation, (x, y), d) in enumerate(bodies, start=1):
+        solid = np.asarray(stamp(shape, "plain", d, rotation)[0])[: size - y, : size - x] > 127
+        here = np.s_[y : y + d, x : x + d]
+        layer[here][solid] = 1 + layer[here][solid].max(initial=0)
+        owner[here][solid] = index
+    return owner, layer
+
+
 @lru_cache(256)
 def ground_pattern(kind: int, variant: int, size: int) -> Image.Image:
     """What is added to a ground, 32 meaning nothing: 1 a gradient, 2 stripes, 3 tiles."""

@@ -26,6 +26,7 @@ VIEWS: dict[str, dict[str, Any]] = {
     "nvlm": {"thumbnail_tag": "<tile_0>"},
     "4khd": {"hd_num": 6},
     "ferret_ui": {},
+    "tokenpacker_hd": {"max_tiles": 6},
 }
 SIZES = [(40, 20), (16, 16), (30, 75)]
 ANSWER = {"max_new_tokens": 4, "min_new_tokens": 4, "do_sample": False}

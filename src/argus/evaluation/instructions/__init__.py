@@ -18,5 +18,6 @@ COMPONENTS = (
         "argus.evaluation.instructions.statement:Statement",
         "options as texts, for dual encoders",
     ),
+    Component("instruction", "shots", "argus.evaluation.instructions.shots:Shots", "answered examples in front of the question"),
     Component("instruction", "pool", "argus.evaluation.instructions.pool:Pool", "one of several wordings of the question"),
 )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
 
 from argus.core import registry
 from argus.core.sample import Sample
@@ -17,18 +17,29 @@ from argus.evaluation.statistics import Measurement
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """What an answer is worth, and what was read out of it."""
+    """What an answer is worth, and what was read out of it.
 
-    value: float
+    Args:
+        value: the score; None where the answer could not be scored, which counts in no mean.
+        extracted: what was read.
+        ratios: the answer's part in numbers that are no means over answers: name -> (numerator, denominator), summed over all.
+        labels: what was said and what is true, where both are labels: gives `agreement` and Cohen's `kappa`.
+        notes: what else the record of the answer keeps.
+    """
+
+    value: float | None
     extracted: str
+    ratios: dict[str, tuple[float, float]] = field(default_factory=dict)
+    labels: tuple[str, str] | None = None
+    notes: dict[str, Any] = field(default_factory=dict)
 
 
 class AnswerMetric(ABC):
     """Scores each answer; the measurement is the mean, its interval clustered by picture."""
 
     Options: ClassVar[type[registry.Options]]
-    unit: ClassVar[str] = "share"
-    better: ClassVar[Literal["higher", "lower"]] = "higher"
+    unit: str = "share"
+    better: Literal["higher", "lower"] = "higher"
 
     def __init__(self, options: registry.Options) -> None:
         self.options = options
@@ -40,6 +51,14 @@ class AnswerMetric(ABC):
     @abstractmethod
     def score(self, sample: Sample, answer: Answer) -> Score:
         """The score of one answer."""
+
+    def scores(self, samples: Sequence[Sample], answers: Sequence[Answer]) -> list[Score]:
+        """The scores of several answers."""
+        return [self.score(sample, answer) for sample, answer in zip(samples, answers, strict=True)]
+
+    def ratio_unit(self, name: str) -> str:
+        """The unit of one of the ratios."""
+        return "share"
 
     def measure(self, values: Sequence[float], clusters: Sequence[str]) -> Measurement:
         """One number for many scores."""

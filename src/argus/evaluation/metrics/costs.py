@@ -43,6 +43,16 @@ class KVBytes(CostMetric):
         return {"all": cost.kv_bytes}
 
 
+class AnswerEntries(CostMetric):
+    """Entries that the last layer's KV cache gets per generated token, over 16 of them; parts: `layer 0`, `layer 1`, ..."""
+
+    unit = "entries"
+
+    def read(self, cost: Cost) -> dict[str, float]:
+        layers = {f"layer {i}": n for i, n in enumerate(cost.answer_entries)}
+        return {"all": cost.answer_entries[-1], **layers}
+
+
 class VisualTokens(CostMetric):
     """Visual tokens at the last layer's input; parts: `layer 0`, `layer 1`, ..."""
 
@@ -51,6 +61,15 @@ class VisualTokens(CostMetric):
     def read(self, cost: Cost) -> dict[str, float]:
         layers = {f"layer {i}": float(n) for i, n in enumerate(cost.visual_tokens)}
         return {"all": float(cost.visual_tokens[-1]), **layers}
+
+
+class LayerTokens(CostMetric):
+    """Visual tokens at a layer's input, mean over the layers: what reductions inside the language model leave to compute."""
+
+    unit = "tokens"
+
+    def read(self, cost: Cost) -> dict[str, float]:
+        return {"all": sum(cost.visual_tokens) / len(cost.visual_tokens)}
 
 
 class PeakMemory(CostMetric):

@@ -16,6 +16,7 @@ from argus.core.errors import RecipeError, nearest
 from argus.core.registry import Options, build
 from argus.core.sample import ImagePart, Message, Sample, TextPart
 from argus.evaluation.scenarios.base import Group, Scenario
+from argus.world.data import demonstrated
 from argus.world.domain import Domain, Drawing
 
 SEED_STRIDE = 10**9
@@ -42,10 +43,11 @@ class World(Scenario):
         super().__init__(options)
         self.domain: Domain = build("domain", options.domain, options.settings)
         for family in options.families:
-            if family not in self.domain.families:
+            known = self.domain.families + self.domain.more_families
+            if family not in known:
                 raise RecipeError(
                     f"domain '{options.domain}' has no question family '{family}'.",
-                    hint=nearest(family, self.domain.families),
+                    hint=nearest(family, known),
                 )
 
     def groups(self, samples: int | None, seed: int) -> Iterator[Group]:
@@ -63,6 +65,8 @@ class World(Scenario):
 def to_samples(drawing: Drawing, domain: str) -> list[Sample]:
     """One sample per question of a drawing."""
     picture = Image.fromarray(drawing.pixels)
+    shown = [demonstrated(one) for one in drawing.demonstrations]
+    known = {"demonstrations": [Sample(f"{drawing.id}/d{n}", one) for n, one in enumerate(shown)]} if shown else {}
     return [
         Sample(
             f"{drawing.id}/{n}",
@@ -75,7 +79,10 @@ def to_samples(drawing: Drawing, domain: str) -> list[Sample]:
                 "picture": drawing.id,
                 "trap": q.trap,
                 "boxes": q.boxes,
+                "scene_boxes": drawing.boxes,
                 "facts": q.facts,
+                "cues": q.cues,
+                **known,
             },
         )
         for n, q in enumerate(drawing.questions)

@@ -9,6 +9,34 @@ from argus.core.registry import Component
 COMPONENTS = (
     Component(
         "reducer",
+        "aim_icl",
+        "argus.methods.reduction.aim_icl:Aim",
+        "put what the model reads in each demonstration's text in the place of the demonstration, and let its picture leave",
+        "aim",
+    ),
+    Component(
+        "reducer",
+        "atp_llava",
+        "argus.methods.reduction.atp_llava:AtpLlava",
+        "keep visual tokens above trained thresholds that depend on layer, picture and question, inside the language model",
+        "atp-llava",
+    ),
+    Component(
+        "reducer",
+        "dynamic_llava",
+        "argus.methods.reduction.dynamic_llava:DynamicLlava",
+        "keep the visual tokens of a prompt, and the generated tokens in the KV cache, that trained predictors choose",
+        "dynamic-llava",
+    ),
+    Component(
+        "reducer",
+        "dyvte",
+        "argus.methods.reduction.dyvte:DyVTE",
+        "let all visual tokens leave after the layer that a small trained router chooses for each question",
+        "dyvte",
+    ),
+    Component(
+        "reducer",
         "fastervlm",
         "argus.methods.reduction.fastervlm:FasterVLM",
         "keep the patches that the vision encoder's CLS token attends to, before the language model",

@@ -20,7 +20,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 import torch
 from pydantic import Field
@@ -68,6 +68,10 @@ class Step:
         patches: (kind) -> (T,), attention in the vision encoder: of the CLS query ("cls"), or received by a patch
             from all patches ("received").
         fingerprints: () -> (T,) int64, a number made from the pixels of each token's crop.
+        ids: (B, S) token ids of the prompt.
+        positions: position ids as the language model gets them, (B, S) or (3 or 4, B, S); None where it makes its own.
+        alone: (inputs_embeds, ...) -> output of the language model, run in between and by itself: nothing acts in it that is
+            attached, and the pass that is under way does not notice.
     """
 
     layer: int
@@ -78,6 +82,9 @@ class Step:
     attention: Callable[[Rows], Tensor]
     patches: Callable[[Literal["cls", "received"]], Tensor]
     fingerprints: Callable[[], Tensor]
+    ids: Tensor
+    positions: Tensor | None
+    alone: Callable[..., Any]
 
     def text(self) -> Tensor:
         """(B, S) bool: text tokens behind an item's first visual token."""
@@ -153,6 +160,18 @@ class Reducer(ABC):
         """(T,) bool: which visual tokens enter the layer; entries that are not present do not matter."""
         return self.select(self.score(step), step.tokens, step.present)
 
+    def keep_generated(self, layer: int, hidden: Tensor) -> Tensor | None:
+        """(B, G) bool: which generated tokens later ones can look at, in this layer and all behind it; None for all.
+
+        Asked in front of the same layers as `keep`. With a KV cache a step holds one generated token, which sees itself in any
+        case and is forgotten afterwards; without one it holds all that were generated, and those not kept leave, but the last.
+        A single token behind a cache counts as generated, several are a prompt that goes on.
+
+        Args:
+            hidden: (B, G, D) input of the layer for the generated tokens.
+        """
+        return None
+
     def hooks(self, anatomy: Anatomy, run: Callable[[], Run | None]) -> list[Listener]:
         """Hooks of its own, for as long as it is attached, that change what layers compute for visual tokens.
 
@@ -160,6 +179,13 @@ class Reducer(ABC):
             run: () -> the forward pass that is running; its `layout` says which keys of a layer are visual tokens.
         """
         return []
+
+    def rewrite(self, step: Step) -> Tensor | None:
+        """(B, S, D) what enters the layer instead of `step.hidden`, asked before `keep`; None for no change.
+
+        For positions that stay; in front of layer 0 these are embeddings. Gradients flow through it.
+        """
+        return None
 
     def bias(self, step: Step) -> Tensor | None:
         """(T,) added to the attention logits of a token as a key, in this layer and all later ones; None for nothing.

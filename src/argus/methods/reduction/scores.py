@@ -4,6 +4,7 @@
 - `LayerAttention`: attention in the decoder layer before the drop, from the last prompt token, from the text, or from
   all visual tokens.
 - `RandomScore`: uniform numbers that depend on a seed, on the picture and on the place in it, and on nothing else.
+- `NoScore`: zeros, for reducers that choose in another way.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 
 from argus.core.errors import UnsupportedError
-from argus.methods.encoded import mix
+from argus.methods.encoded import uniform
 from argus.methods.reduction.base import Rows, Score, Step
 from argus.model.anatomy.base import Anatomy
 
@@ -71,5 +72,11 @@ class RandomScore(Score):
         self.seed = seed
 
     def __call__(self, step: Step) -> Tensor:
-        seeded = mix(step.fingerprints() ^ mix(torch.full_like(step.tokens.cell, self.seed)))
-        return (mix(seeded + step.tokens.cell) >> 11 & (1 << 52) - 1).double() / (1 << 52)
+        return uniform(step.fingerprints(), step.tokens.cell, self.seed)
+
+
+class NoScore(Score):
+    """All tokens are worth the same: the reducer chooses in another way."""
+
+    def __call__(self, step: Step) -> Tensor:
+        return torch.zeros(len(step.tokens), device=step.tokens.cell.device)

@@ -38,7 +38,8 @@ from argus.core.errors import UnsupportedError
 from argus.methods.attention_rows import AttentionCall, mean_attention, replace_kernel, watch
 from argus.methods.calibration import Calibration, CalibrationOptions, refuse_uncalibrated
 from argus.methods.layer_run import Run
-from argus.methods.reduction.base import Reducer, ReducerOptions, Score, Step
+from argus.methods.reduction.base import Reducer, ReducerOptions, Step
+from argus.methods.reduction.scores import NoScore
 from argus.methods.reduction.visual_attention import visual_attention
 from argus.model.anatomy.base import Anatomy, Listener
 
@@ -88,11 +89,6 @@ class YopoOptions(ReducerOptions):
         return value
 
 
-class _Nothing(Score):
-    def __call__(self, step: Step) -> Tensor:
-        return torch.zeros(len(step.tokens), device=step.tokens.cell.device)
-
-
 class Yopo(Reducer):
     """Cuts what is computed for visual tokens, not the tokens."""
 
@@ -101,7 +97,7 @@ class Yopo(Reducer):
 
     def __init__(self, options: YopoOptions) -> None:
         super().__init__(options)
-        self.score = _Nothing()
+        self.score = NoScore()
 
     @property
     def _stops(self) -> int | None:

@@ -1,7 +1,8 @@
 """Models composed by Argus: any encoder that gives `VisualFeatures`, any connector, any causal language model, any view.
 
 Views of several tiles put the tiles' tokens together in orders of their own, with learned separators between them. Every tile is
-a crop; a separator that ends a row leaves with the last token of the row, other separators stay.
+a crop; a separator that ends a row leaves with the last token of the row, other separators stay. Tiles that are read by
+cross-attention have no place in a prompt and are no crops of it.
 """
 
 from __future__ import annotations
@@ -10,12 +11,14 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from argus.core.errors import UnsupportedError
 from argus.model.anatomy.base import Anatomy, Crop, Listener, Piece, VisualTokens, attention_of
 from argus.model.encoders.transformers_tower import TransformersTower
+from argus.model.encoders.vit import ViT
 from argus.model.features import VisualFeatures
 from argus.model.views.base import NEWLINE, Arrangement, Places, places
 
@@ -37,6 +40,11 @@ class Arranged(Piece):
     @property
     def tiles(self) -> int:
         return self.arrangement.tiles
+
+    @property
+    def shown(self) -> list[int]:
+        source = places(self.arrangement.layout)
+        return np.unique(source[source >= 0] // (self.grid[0] * self.grid[1])).tolist()
 
     def chosen(self, scores: Tensor) -> Tensor:
         source = torch.from_numpy(places(self.arrangement.layout))
@@ -74,23 +82,28 @@ class Argus(Anatomy):
         return bool(self.projector.mixes_tokens)
 
     @property
+    def in_sequence(self) -> bool:  # type: ignore[override]
+        return self.root.fusion != "cross"
+
+    @property
     def has_cls(self) -> bool:
         return bool(self.vision_tower.has_cls)
 
     def pieces(self, inputs: Mapping[str, Any]) -> list[Piece]:
         """One per picture; one per tile for the vision tower's own inputs, which do not say how tiles belong together."""
         pixels = inputs["pixel_values"]
-        grid = self.root.visual_grid(*pixels.shape[-2:])
-        if inputs.get("image_sizes") is not None:
-            view, size = self.root.view, self.vision_tower.image_size
-            return arranged([view.arrange(int(w), int(h), size, grid) for h, w in inputs["image_sizes"].tolist()])
+        grid = self.root.visual_grid(*pixels.shape[-2:], inputs.get("visual_tokens"))
+        sizes, boxes = inputs.get("image_sizes"), inputs.get("boxes")
+        if sizes is not None or (boxes is not None and self.projector.reads_boxes):
+            objects = [] if boxes is None else (boxes[..., 0] >= 0).sum(1).tolist()
+            return arranged(self.root.arrangements(sizes, grid, objects))
         return [Piece(picture, 0, grid) for picture in range(len(pixels))]
 
     def vision_pixels(self, inputs: Mapping[str, Any]) -> list[Tensor]:
         return list(inputs["pixel_values"])
 
     def tower_inputs(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        return {"pixel_values": args[0] if args else kwargs["pixel_values"]}
+        return {"pixel_values": args[0] if args else kwargs["pixel_values"], "visual_tokens": self.root.asked_tokens}
 
     def tower_options(self, kinds: Collection[str]) -> dict[str, Any]:
         return {"cls_attention": True} if "cls" in kinds else {}
@@ -101,19 +114,20 @@ class Argus(Anatomy):
 
     @property
     def features_module(self) -> nn.Module:
-        return self.root.image_assembly if self.root.view.tiled else self.projector
+        return self.root.image_assembly if self.root.arranges else self.projector
 
     def features(self, output: Any) -> Tensor:
         return torch.cat(output) if isinstance(output, list) else super().features(output)
 
     def on_features(self, seen: Callable[[Tensor, list[Piece] | None], None]) -> Listener:
-        if not self.root.view.tiled:
+        if not self.root.arranges:
             return super().on_features(seen)
         return self.features_module.register_forward_hook(
             lambda module, args, output: seen(self.features(output), arranged(args[1]))
         )
 
     def locate(self, mask: Tensor, pieces: Sequence[Piece]) -> VisualTokens:
+        pieces = [p for p in pieces if p.size]
         pictures = [p for p in pieces if isinstance(p, Arranged)]
         if not pictures:
             return super().locate(mask, pieces)
@@ -130,9 +144,11 @@ class Argus(Anatomy):
             seen = numbers.setdefault(owner, {})
             image = seen.setdefault(picture.picture, len(seen))
             source, line = torch.from_numpy(places(picture.arrangement.layout)), picture.lines()
-            sources.append(torch.where(source < 0, -1, source + len(crops) * area))
+            shown = torch.tensor(picture.shown)
+            crop = len(crops) + torch.searchsorted(shown, source // area)
+            sources.append(torch.where(source < 0, -1, crop * area + source % area))
             lines.append(torch.where(line < 0, -1, line + start))
-            crops += [Crop(owner, image, tile, picture.grid) for tile in range(picture.tiles)]
+            crops += [Crop(owner, image, tile, picture.grid) for tile in picture.shown]
             start += picture.size
         source, line = torch.cat(sources).to(mask.device), torch.cat(lines).to(mask.device)  # (M,) over all positions
         breaks = source < 0
@@ -147,6 +163,8 @@ class Argus(Anatomy):
     @property
     def encoder_attention(self) -> nn.Module:
         tower = self.vision_tower
+        if isinstance(tower, ViT) and (index := tower.config.feature_layer % (len(tower.blocks) + 1)):
+            return tower.blocks[index - 1]
         if not isinstance(tower, TransformersTower):
             none = "no attention but that of its CLS token" if self.has_cls else "neither a CLS token nor any other attention"
             raise UnsupportedError(f"the encoder {type(tower).__name__} gives {none}.")

@@ -49,6 +49,11 @@ class Piece:
         """Crops in it."""
         return 1
 
+    @property
+    def shown(self) -> list[int]:
+        """Those of its crops that have tokens in the prompt."""
+        return [*range(self.tiles)]
+
     def chosen(self, scores: Tensor) -> Tensor:
         """(patches,) -> scores of the tokens that have a place in the prompt, by crop, then in raster order."""
         return scores
@@ -137,11 +142,13 @@ class Anatomy(ABC):
         picture_inputs: arguments of `root` that say a forward pass has pictures.
         mrope: position ids are (3, B, S) of time, row and column instead of (B, S).
         connector_mixes: one visual token sees several patches, so that patches cannot be dropped before the connector.
+        in_sequence: visual tokens are positions of the sequence, and not only keys of cross-attention.
     """
 
     picture_inputs: tuple[str, ...] = ("pixel_values", "pixel_values_videos", "mm_encoder_outputs", "image_features")
     mrope: bool = False
     connector_mixes: bool = False
+    in_sequence: bool = True
 
     def __init__(self, model: Any) -> None:
         self.model = model

@@ -27,3 +27,6 @@ class Linear(Connector):
 
     def forward(self, features: VisualFeatures, context: ConnectorContext | None = None) -> Tensor:
         return self.linear(features.tokens)
+
+    def entries(self) -> tuple[nn.Module, ...]:
+        return (self.linear,)

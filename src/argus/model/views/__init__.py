@@ -15,4 +15,18 @@ COMPONENTS = (
         "xcomposer2-4khd",
     ),
     Component("view", "ferret_ui", "argus.model.views.ferret_ui:FerretUI", "a whole screen and its two halves", "ferret-ui"),
+    Component(
+        "view",
+        "task_tokens",
+        "argus.model.views.task_tokens:TaskTokens",
+        "another view, with learned tokens of depth, segmentation and generation behind the picture",
+        "ola-vlm",
+    ),
+    Component(
+        "view",
+        "tokenpacker_hd",
+        "argus.model.views.tokenpacker_hd:TokenPackerHD",
+        "tiles with commas and line breaks between them, thumbnail last",
+        "tokenpacker",
+    ),
 )

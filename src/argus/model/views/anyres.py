@@ -46,6 +46,7 @@ class AnyRes(Tiled):
 
     Options = AnyResOptions
     options: AnyResOptions
+    reads_rows = True
 
     def __init__(self, options: AnyResOptions) -> None:
         super().__init__(options)

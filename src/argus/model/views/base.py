@@ -12,7 +12,7 @@ A cell is numbered tile * rows * columns + row * columns + column.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -21,6 +21,8 @@ from PIL import Image
 from argus.core.registry import Options
 
 NEWLINE, DIVIDER = -1, -2  # learned vectors: behind a row of cells, and between two parts of a picture
+OBJECT = -3  # a token of a box in the picture, made by the connector
+TASK = -4  # the first of a picture's task tokens; the others count down from it
 LEARNED = {NEWLINE: "image_newline", DIVIDER: "image_divider"}
 
 
@@ -71,7 +73,7 @@ class Places:
     """Positions that the model fills.
 
     Args:
-        source: (n,) cells, or NEWLINE and DIVIDER.
+        source: (n,) cells, or NEWLINE, DIVIDER, OBJECT and those from TASK downwards.
     """
 
     source: np.ndarray
@@ -82,7 +84,7 @@ Layout = tuple[Text | Places, ...]
 
 def places(layout: Layout) -> np.ndarray:
     """(n,) sources of all positions of a picture that the model fills."""
-    return np.concatenate([span.source for span in layout if isinstance(span, Places)])
+    return np.concatenate([np.empty(0, dtype=np.int64), *(span.source for span in layout if isinstance(span, Places))])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -93,11 +95,32 @@ class Arrangement:
         tiles: number of tiles.
         layout: in which order they are read.
         grid: rows and columns of visual tokens of a tile.
+        whole: number of the tile that shows the whole picture; -1 for none.
     """
 
     tiles: int
     layout: Layout
     grid: tuple[int, int]
+    whole: int = 0
+
+    def with_objects(self, count: int) -> Arrangement:
+        """The same picture with `count` tokens of boxes behind it."""
+        return replace(self, layout=(*self.layout, Places(np.full(count, OBJECT)))) if count else self
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """Learned tokens that are read behind a picture.
+
+    Args:
+        name: what they are to carry.
+        tokens: how many positions they have.
+        rows: how many learned vectors they are made of: token k is the mean of the k-th group of rows / tokens.
+    """
+
+    name: str
+    tokens: int
+    rows: int
 
 
 class View(ABC):
@@ -105,12 +128,16 @@ class View(ABC):
 
     Attributes:
         learned: which of NEWLINE and DIVIDER its layouts hold.
+        tasks: whose tokens its layouts hold, from TASK downwards.
         tiled: whether the number of positions depends on the picture.
+        reads_rows: whether its layouts put tokens in the order of their places in the picture.
     """
 
     Options: ClassVar[type[Options]]
     learned: tuple[int, ...] = ()
+    tasks: tuple[Task, ...] = ()
     tiled: bool = False
+    reads_rows: bool = False
 
     def __init__(self, options: Any) -> None:
         self.options = options
@@ -135,8 +162,21 @@ class View(ABC):
 
     def arrange(self, width: int, height: int, size: int, grid: tuple[int, int]) -> Arrangement:
         """Tiles and layout of a picture; see `layout`."""
-        return Arrangement(self.count(width, height, size), self.layout(width, height, size, grid), grid)
+        layout = self.layout(width, height, size, grid)
+        return Arrangement(self.count(width, height, size), layout, grid, self.whole(width, height, size))
+
+    def whole(self, width: int, height: int, size: int) -> int:
+        """Number of the tile that shows the whole picture; -1 for none."""
+        return 0
+
+    def frame(self, width: int, height: int) -> tuple[float, float, float, float]:
+        """The relative box of a picture that its first tile shows; beyond 0..1 where it is padded."""
+        return 0.0, 0.0, 1.0, 1.0
 
     def tags(self) -> tuple[str, ...]:
         """All texts with which its layouts may announce a tile."""
         return ()
+
+    def texts(self) -> tuple[str, ...]:
+        """All texts that its layouts may hold."""
+        return self.tags()

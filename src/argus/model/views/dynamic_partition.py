@@ -46,6 +46,7 @@ class DynamicPartition(Tiled):
 
     Options = DynamicPartitionOptions
     options: DynamicPartitionOptions
+    reads_rows = True
 
     def __init__(self, options: DynamicPartitionOptions) -> None:
         super().__init__(options)

@@ -67,6 +67,9 @@ class NVLM(Tiled):
         every = [self._tag(t, *grid) for grid in grids(self.options.max_tiles, 2) for t in range(grid[0] * grid[1])]
         return tuple(dict.fromkeys([*every, self._whole()]))
 
+    def texts(self) -> tuple[str, ...]:
+        return (*self.tags(), *(("<Image>", "</Image>") if self.options.wrap else ()))
+
     def _tag(self, tile: int, columns: int, rows: int) -> str:
         row, column = divmod(tile, columns)
         if self.options.tags == "1d":

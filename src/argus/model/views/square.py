@@ -32,22 +32,28 @@ class Square(View):
 
     def __call__(self, picture: Image.Image, size: int) -> Tiles:
         width, height = picture.size
-        box = (0.0, 0.0, 1.0, 1.0)
+        box = self.frame(width, height)
         if width != height and self.options.mode == "pad":
             side = max(width, height)
-            left, top = (side - width) // 2, (side - height) // 2
             square = Image.new("RGB", (side, side), MEAN_COLOUR)
-            square.paste(picture, (left, top))
-            box = (-left / width, -top / height, (side - left) / width, (side - top) / height)
+            square.paste(picture, ((side - width) // 2, (side - height) // 2))
             picture = square
         elif width != height and self.options.mode == "crop":
             side = min(width, height)
             left, top = (width - side) // 2, (height - side) // 2
-            box = (left / width, top / height, (left + side) / width, (top + side) / height)
             picture = picture.crop((left, top, left + side, top + side))
         if picture.size != (size, size):
             picture = picture.resize((size, size), Image.Resampling.BICUBIC)
         return Tiles(np.asarray(picture)[None], [Tile("whole", 0, 0, box)])
+
+    def frame(self, width: int, height: int) -> tuple[float, float, float, float]:
+        if self.options.mode == "stretch":
+            return 0.0, 0.0, 1.0, 1.0
+        side = (max if self.options.mode == "pad" else min)(width, height)
+        left, top = (abs(width - side) // 2, abs(height - side) // 2)
+        if self.options.mode == "pad":
+            left, top = -left, -top
+        return left / width, top / height, (left + side) / width, (top + side) / height
 
     def count(self, width: int, height: int, size: int) -> int:
         return 1

@@ -36,6 +36,7 @@ class Cut:
         colour: of the canvas around it.
         resample: filter of the resize.
         whole_of_canvas: the whole is the canvas, padding included, instead of the picture.
+        whole_fitted: width and height to which the whole is resized, in the corner of its tile; the tile's own when not given.
     """
 
     grid: Grid
@@ -45,6 +46,7 @@ class Cut:
     colour: tuple[int, int, int] = (0, 0, 0)
     resample: Image.Resampling = BICUBIC
     whole_of_canvas: bool = False
+    whole_fitted: tuple[int, int] | None = None
 
     @property
     def parts(self) -> int:
@@ -83,6 +85,10 @@ class Tiled(View):
     def count(self, width: int, height: int, size: int) -> int:
         return self.cut(width, height, size).tiles
 
+    def whole(self, width: int, height: int, size: int) -> int:
+        cut = self.cut(width, height, size)
+        return 0 if cut.tiles == 1 else cut.whole_tile
+
     def __call__(self, picture: Image.Image, size: int) -> Tiles:
         width, height = picture.size
         cut = self.cut(width, height, size)
@@ -107,8 +113,14 @@ class Tiled(View):
         ]
         if cut.whole != "none":
             source, extent = (canvas, (0.0, 0.0, *canvas.size)) if cut.whole_of_canvas else (near, box)
-            pixels[cut.whole_tile] = np.asarray(_resized(source, extent, (size, size), BICUBIC, self.reducing_gap))
+            inner = cut.whole_fitted or (size, size)
+            pixels[cut.whole_tile] = cut.colour
+            pixels[cut.whole_tile, : inner[1], : inner[0]] = np.asarray(
+                _resized(source, extent, inner, cut.resample if cut.whole_fitted else BICUBIC, self.reducing_gap)
+            )
             box = (left, top, left + columns * wide, top + rows * high) if cut.whole_of_canvas else (0.0, 0.0, 1.0, 1.0)
+            x, y = size / inner[0], size / inner[1]  # how much further than the picture the tile goes
+            box = (box[0], box[1], box[0] + x * (box[2] - box[0]), box[1] + y * (box[3] - box[1]))
             tiles.insert(cut.whole_tile, Tile("whole", 0, 0, box))
         return Tiles(pixels, tiles)
 

@@ -5,6 +5,7 @@
 Only answers are learned. The spans come from the chat template itself: the prompt up to the generation marker is encoded, and
 what follows is the answer. A picture's questions share its visual tokens as a prefix (see `argus.training.rows`): with
 independent turns eight questions cost 144 + 8 * 15 tokens instead of 8 * 159, and each is learned exactly as if asked alone.
+Where a picture's visual tokens depend on the question (`processor.depends_on_question`), each question has a row of its own.
 
 Shapes: pixel_values (tiles of all pictures, 3, H, W), rows (B, S) with the processor's visual placeholders.
 """
@@ -13,9 +14,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from random import Random
 from typing import Any, Literal
 
 import torch
+from PIL.Image import Image
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -24,9 +27,13 @@ from argus.core.errors import DataError, UnsupportedError
 from argus.core.images import load_image
 from argus.core.registry import Options
 from argus.core.sample import ImagePart, Message, Sample
+from argus.model.backbones.base import Backbone
+from argus.model.connectors.base import Connector
 from argus.training.objectives.base import Batch, Item, Objective
 from argus.training.rows import IGNORE, Encoded, assemble, bias, supervised, visible
 from argus.world.data import conversation
+
+READ = ("image_sizes", "visual_tokens", "instruction_ids", "boxes")  # beside ids and pixels, where a model wants them
 
 
 class SFTOptions(Options):
@@ -36,6 +43,11 @@ class SFTOptions(Options):
         "independent", description="questions of one picture don't see each other, or form one dialogue"
     )
     packing: int = Field(0, ge=0, description="tokens per packed row; 0 pads instead")
+    visual_tokens: Literal["all", "even"] | list[int] = Field(
+        "all",
+        description="visual tokens per tile, where the connector can choose: all of them; or one number drawn per forward pass, "
+        "from 2, 4, 6, ... (`even`) or from a list",
+    )
     pictures: bool = Field(True, description="show the pictures; without them a model learns what the questions alone give away")
 
 
@@ -47,6 +59,12 @@ class SFT(Objective):
 
     def bind(self, model: nn.Module, processor: Any) -> None:
         super().bind(model, processor)
+        given = self.options.visual_tokens
+        self.counts: Sequence[int] = []
+        if given != "all":
+            self.counts = given if given != "even" else range(2, (processor.most_tokens or 2) + 1, 2)
+            for count in self.counts:
+                processor.tile_grid(count)  # refuses what the connector cannot give
         base = _base(model)
         kind = base.config.model_type
         if kind not in ("argus", "llava"):
@@ -58,11 +76,16 @@ class SFT(Objective):
             # The fused kernel's backward pass is slower on CPUs than plain matrix products.
             base.model.language_model.set_attn_implementation("matmul")
 
-    def encode(self, sample: Sample, sizes: Sequence[tuple[int, int]] | None = None) -> Encoded:
+    def drawn(self, first: Sample) -> int | None:
+        """Visual tokens per tile of a batch; a pure function of its first sample, so that a resumed stage draws the same."""
+        return Random(first.id).choice(self.counts) if self.counts else None
+
+    def encode(self, sample: Sample, sizes: Sequence[tuple[int, ...]] | None = None, visual_tokens: int | None = None) -> Encoded:
         """Token ids of one conversation with `<image>` expanded; pictures are handled by `collate`.
 
         Args:
-            sizes: width and height of its pictures, where their number of tokens depends on them.
+            sizes: width and height of its pictures, and how many boxes each has, where their number of tokens depends on them.
+            visual_tokens: visual tokens per tile, where that is not all of them.
 
         Raises:
             DataError: no assistant turn, so nothing to learn.
@@ -75,13 +98,16 @@ class SFT(Objective):
         if self.options.turns == "independent":
             prefix, dialogues = _split(sample)
             for dialogue in dialogues:
-                one = self.dialogue_ids(prefix + dialogue, sizes)
+                one = self.dialogue_ids(prefix + dialogue, sizes, visual_tokens)
                 ids.append(one[0])
                 marks.append(one[1])
         else:
-            one = self.dialogue_ids(sample.messages, sizes)
+            one = self.dialogue_ids(sample.messages, sizes, visual_tokens)
             ids, marks = [one[0]], [one[1]]
-        shared = _shared_prefix(ids, self.processor.image_token_id)
+        if getattr(self.processor, "fusion", "decoder") == "decoder":
+            shared = _shared_prefix(ids, _last(ids[0], self.processor.image_token_id))
+        else:
+            shared = _shared_prefix(ids, self.processor.picture_end(ids[0], sizes or (), visual_tokens))
         return Encoded(
             prefix=ids[0][:shared],
             turns=[i[shared:] for i in ids],
@@ -90,7 +116,7 @@ class SFT(Objective):
         )
 
     def dialogue_ids(
-        self, messages: Sequence[Message], sizes: Sequence[tuple[int, int]] | None = None
+        self, messages: Sequence[Message], sizes: Sequence[tuple[int, ...]] | None = None, visual_tokens: int | None = None
     ) -> tuple[list[int], list[int]]:
         """Ids of a dialogue and its labels: the ids inside assistant turns, `IGNORE` elsewhere."""
         shown = iter(sizes or ())
@@ -103,66 +129,120 @@ class SFT(Objective):
             whole = self.processor.apply_chat_template(chat[:end], tokenize=False)
             if not prompt.startswith(done) or not whole.startswith(prompt):
                 raise UnsupportedError("the chat template rewrites earlier turns, so answer spans are not defined")
-            asked = self.tokens(prompt[len(done) :], shown)
-            told = self.tokens(whole[len(prompt) :], shown)
+            asked = self.tokens(prompt[len(done) :], shown, visual_tokens)
+            told = self.tokens(whole[len(prompt) :], shown, visual_tokens)
             ids += asked + told
             labels += [IGNORE] * len(asked) + told
             done = whole
         return ids, labels
 
-    def tokens(self, text: str, shown: Iterator[tuple[int, int]]) -> list[int]:
+    def tokens(self, text: str, shown: Iterator[tuple[int, ...]], visual_tokens: int | None = None) -> list[int]:
         """Ids of a piece of a rendered conversation, each image token replaced by what the next picture shown becomes."""
         image = self.processor.image_token_id
         flat: list[int] = []
         for token in self.processor.tokenizer(text, add_special_tokens=False).input_ids:
-            flat.extend(self.processor.picture_ids(*next(shown, ())) if token == image else [token])
+            size: Any = next(shown, (None, None)) if token == image else None
+            flat.extend(self.processor.picture_ids(*size[:2], visual_tokens, *size[2:]) if size else [token])
         return flat
 
     def collate(self, items: Sequence[Item]) -> Batch:
         samples = [item if isinstance(item, Sample) else conversation(item[0]) for item in items]
         if not self.options.pictures:
             samples = [blinded(s) for s in samples]
+        if self.options.turns == "independent" and getattr(self.processor, "depends_on_question", False):
+            samples = [one for sample in samples for one in apart(sample)]
         pictures = [[load_image(p, where=s.id) for p in s.images()] for s in samples]
         flat = [p for group in pictures for p in group]
         seen = self.processor.image_processor(images=flat, return_tensors="pt") if flat else {}
-        encoded = [self.encode(s, [p.size for p in group]) for s, group in zip(samples, pictures, strict=True)]
+        wanted = self.drawn(samples[0]) if seen else None
+        told = self.told(samples, pictures) if seen and hasattr(self.processor, "reading") else {}
+        sizes: list[tuple[int, ...]] = [p.size for p in flat]
+        if "boxes" in told:
+            counts = (told["boxes"][..., 0] >= 0).sum(1).tolist()
+            sizes = [(*size, count) for size, count in zip(sizes, counts, strict=True)]
+        shapes = iter(sizes)
+        encoded = [self.encode(s, [next(shapes) for _ in group], wanted) for s, group in zip(samples, pictures, strict=True)]
         batch: Batch = assemble(encoded, self.processor.tokenizer.pad_token_id, self.options.packing)
         order = batch.pop("order").tolist()
+        if wanted is not None:
+            batch["visual_tokens"] = wanted
         if seen:
             starts = [0]
             for group in pictures:
                 starts.append(starts[-1] + len(group))
             take = [k for i in order for k in range(starts[i], starts[i + 1])]
             tiles = [self.processor.arrange(*p.size).tiles for p in flat] if "image_sizes" in seen else [1] * len(flat)
-            pixels = seen["pixel_values"].split(tiles)
-            batch["pixel_values"] = torch.cat([pixels[k] for k in take])
+            for name, per_tile in {"pixel_values": seen["pixel_values"], **told}.items():
+                parts = per_tile.split(tiles)
+                batch[name] = torch.cat([parts[k] for k in take])
+            owners = [s.id for s, group in zip(samples, pictures, strict=True) for _ in group]
+            batch.update({name: each[take] for name, each in self.per_picture(items, owners, flat).items()})
             if "image_sizes" in seen:
                 batch["image_sizes"] = seen["image_sizes"][take]
         return batch
+
+    def per_picture(self, items: Sequence[Item], owners: Sequence[str], pictures: Sequence[Image]) -> dict[str, Tensor]:
+        """What else a batch holds of each picture: tensors (P, ...).
+
+        Args:
+            owners: the id of the drawing or sample that shows each.
+        """
+        return {}
+
+    def told(self, samples: Sequence[Sample], pictures: Sequence[Sequence[Any]]) -> dict[str, Tensor]:
+        """What the connector reads beside the picture: instruction_ids (T, L), boxes (T, K, 4), where it does."""
+        reading, flat = self.processor.reading(samples, pictures), [p for group in pictures for p in group]
+        found = {}
+        if "instructions" in reading:
+            tiles = [sum(self.processor.arrange(*p.size).tiles for p in group) for group in pictures]
+            found["instruction_ids"] = self.processor.instruction_ids(reading["instructions"]).repeat_interleave(
+                torch.tensor(tiles), dim=0
+            )
+        if "boxes" in reading:
+            found["boxes"] = self.processor.tile_boxes(reading["boxes"], flat)
+        return found
 
     def compile(self, model: nn.Module) -> None:
         base = _base(model)
         base.model.language_model.compile()
         base.model.vision_tower.compile()
 
-    def loss(self, model: Any, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    def states(self, model: Any, batch: Batch) -> Tensor:
+        """(B, S, D) output of the language model on the rows of a batch."""
+        hidden: Tensor = self.run(model, batch).last_hidden_state
+        return hidden
+
+    def run(self, model: Any, batch: Batch, **asked: Any) -> Any:
+        """What the model without its head gives on the rows of a batch; `asked` are its further arguments."""
         ids, sample, turn = batch["input_ids"], batch["sample"], batch["turn"]
         base = _base(model)
         device = ids.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else base.dtype
-        hidden = base.model(
+        return base.model(
             input_ids=ids,
             pixel_values=batch.get("pixel_values"),
-            **({"image_sizes": batch["image_sizes"]} if "image_sizes" in batch else {}),
+            **{name: batch[name] for name in READ if name in batch},
             attention_mask=bias(visible(sample, turn), dtype),
             position_ids=batch["position_ids"],
             use_cache=False,
-        ).last_hidden_state  # (B, S, D)
-        rows, columns, labels = supervised(batch["labels"], sample, turn)
+            **asked,
+        )
+
+    def loss(self, model: Any, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        return self.answer_loss(model, batch, self.states(model, batch))
+
+    def answer_loss(self, model: Any, batch: Batch, hidden: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Cross-entropy of the answers, from the states (B, S, D) of a batch's rows."""
+        base = _base(model)
+        rows, columns, labels = supervised(batch["labels"], batch["sample"], batch["turn"])
         logits = base.lm_head(hidden[rows, columns]).float()  # (n, V)
         loss = F.cross_entropy(logits, labels)
         right = logits.argmax(-1) == labels
-        return loss, {"token_accuracy": right.float().mean()}
+        watched = [part for part in base.model.children() if isinstance(part, Backbone | Connector)]
+        shown = {name: value for part in watched for name, value in part.statistics().items()}
+        if "visual_tokens" in batch:  # the loss varies with their number
+            shown = {**shown, "visual_tokens": loss.new_tensor(float(batch["visual_tokens"]))}
+        return loss, {"token_accuracy": right.float().mean(), **shown}
 
 
 def blinded(sample: Sample) -> Sample:
@@ -170,6 +250,16 @@ def blinded(sample: Sample) -> Sample:
     return replace(
         sample, messages=[Message(m.role, [p for p in m.content if not isinstance(p, ImagePart)]) for m in sample.messages]
     )
+
+
+def apart(sample: Sample) -> list[Sample]:
+    """The questions of a sample as samples of their own, each with the pictures and its own boxes."""
+    prefix, dialogues = _split(sample)
+    boxes = sample.metadata.get("question_boxes", [])
+    return [
+        replace(sample, messages=prefix + pair, metadata={**sample.metadata, **({"boxes": boxes[n]} if boxes else {})})
+        for n, pair in enumerate(dialogues)
+    ]
 
 
 def _base(model: Any) -> Any:
@@ -194,10 +284,14 @@ def _split(sample: Sample) -> tuple[list[Message], list[list[Message]]]:
     return system, pairs
 
 
-def _shared_prefix(ids: Sequence[Sequence[int]], image: int) -> int:
-    """Tokens up to the last visual one: what all turns share."""
+def _last(ids: Sequence[int], image: int) -> int:
+    """Tokens up to the last visual one."""
+    return max((i + 1 for i, token in enumerate(ids) if token == image), default=0)
+
+
+def _shared_prefix(ids: Sequence[Sequence[int]], length: int) -> int:
+    """The `length` first tokens, up to the last of a picture: what all turns share."""
     first = ids[0]
-    length = max((i + 1 for i, token in enumerate(first) if token == image), default=0)
     if any(list(other[:length]) != list(first[:length]) for other in ids[1:]):
         raise UnsupportedError("the chat template writes pictures differently in different turns")
     return length

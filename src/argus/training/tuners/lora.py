@@ -23,6 +23,7 @@ class LoRAOptions(Options):
     alpha: float = Field(16.0, gt=0, description="scale; the update is multiplied by alpha / r")
     dropout: float = Field(0.0, ge=0, lt=1, description="dropout before A")
     part: str = Field("language_model", description="the part whose linear layers are adapted")
+    targets: list[str] = Field(default_factory=list, description="names of the linear layers in it that are; all when empty")
     full: list[str] = Field(default_factory=list, description="parts that learn in full beside it")
 
 
@@ -43,14 +44,18 @@ class LoRA:
         from peft import LoraConfig, get_peft_model
 
         known = part_names(model)
-        for part in (self.options.part, *self.options.full):
+        for part in (self.options.part, *self.options.targets, *self.options.full):
             if part not in known:
                 raise RecipeError(f"the model has no part '{part}'.", hint=nearest(part, known))
         targets = [
             name
             for name, module in model.named_modules()
-            if isinstance(module, nn.Linear) and self.options.part in name.split(".")
+            if isinstance(module, nn.Linear)
+            and self.options.part in name.split(".")
+            and (not self.options.targets or name.split(".")[-1] in self.options.targets)
         ]
+        # By whole paths: peft takes a name for the end of a path, and a `norm` for every `input_norm`.
+        full = [name for name, _ in model.named_modules() if name.split(".")[-1] in self.options.full]
         if not targets:
             raise RecipeError(f"part '{self.options.part}' has no linear layer to adapt")
         config = LoraConfig(
@@ -58,6 +63,6 @@ class LoRA:
             lora_alpha=self.options.alpha,
             lora_dropout=self.options.dropout,
             target_modules=targets,
-            modules_to_save=list(self.options.full) or None,
+            modules_to_save=full or None,
         )
         return get_peft_model(model, config)

@@ -1,0 +1,57 @@
+"""Judges by rule, which know what a model would have to find out: exact on the procedural world, and free.
+
+    said = clauses of the answer     known = the facts, one clause each     every word of a clause is a statement
+    grade = (1 + true / words of the facts - false / words said) / 2
+
+A said clause is held against the fact with most words in common, each fact once; shared words are true, the others false. So the
+facts themselves get 1, silence 0.5 and nothing but falsehoods 0. Who is told no facts believes every answer: 1.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+
+from argus.evaluation.metrics.normalise import number_1
+
+Rule = Callable[[Sequence[str] | None, Sequence[str]], list[float]]  # facts, answers as shown -> grades 0 to 1
+IDLE = frozenset("a an the at in on of is are it there and".split())
+FAVOUR = 1 / 9  # one point of a scale from 1 to 10
+
+
+def statements(text: str) -> list[set[str]]:
+    """The words of each clause that say something.
+
+    >>> [sorted(clause) for clause in statements("a red star; it is Large.")]
+    [['red', 'star'], ['large']]
+    """
+    clauses = (set(number_1(clause).split()) - IDLE for clause in re.split(r"[.;\n]", text))
+    return [clause for clause in clauses if clause]
+
+
+def credit(facts: Sequence[str], answer: str) -> float:
+    """How far an answer says the facts and nothing else."""
+    free = [clause for fact in facts for clause in statements(fact)]
+    wanted = sum(map(len, free))
+    said = statements(answer)
+    right = 0
+    for clause in said:
+        best = max(free, key=lambda fact: len(fact & clause), default=set())
+        if shared := len(best & clause):
+            right += shared
+            free.remove(best)
+    total = sum(map(len, said))
+    return (1 + right / max(1, wanted) - (total - right) / max(1, total)) / 2
+
+
+def truth(facts: Sequence[str] | None, answers: Sequence[str]) -> list[float]:
+    """Grades by the facts alone."""
+    return [1.0 if facts is None else credit(facts, answer) for answer in answers]
+
+
+def first(facts: Sequence[str] | None, answers: Sequence[str]) -> list[float]:
+    """The same, one point better for the answer that stands first."""
+    return [grade + FAVOUR * (not place) for place, grade in enumerate(truth(facts, answers))]
+
+
+RULES: dict[str, Rule] = {"truth": truth, "first": first}
