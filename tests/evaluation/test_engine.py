@@ -137,10 +137,10 @@ def test_questions_without_options_are_skipped_by_likelihood(ask, groups):
 def test_a_failing_question_does_not_stop_the_others(ask, monkeypatch):
     score = engine.LocalModel.score
 
-    def fails(self, questions, mean):
+    def fails(self, questions, mean, end=True):
         if any(q.group == "p3" for q in questions):
             raise RuntimeError("out of memory")
-        return score(self, questions, mean)
+        return score(self, questions, mean, end)
 
     monkeypatch.setattr(engine.LocalModel, "score", fails)
     result = ask()
@@ -149,7 +149,7 @@ def test_a_failing_question_does_not_stop_the_others(ask, monkeypatch):
 
 
 def test_a_model_that_fails_at_everything_is_an_error(ask, monkeypatch):
-    def fails(self, questions, mean):
+    def fails(self, questions, mean, end=True):
         raise RuntimeError("no such kernel")
 
     monkeypatch.setattr(engine.LocalModel, "score", fails)
@@ -173,7 +173,7 @@ def test_finished_runs_ask_nothing(ask, monkeypatch):
     records = MemoryRecords()
     first = ask(records)
 
-    def never(self, questions, mean):
+    def never(self, questions, mean, end=True):
         raise AssertionError("asked again")
 
     monkeypatch.setattr(engine.LocalModel, "score", never)

@@ -103,9 +103,12 @@ def test_a_missing_picture_costs_one_item(tmp_path: Path, model, processor) -> N
 # Answers
 
 
-def test_an_option_scores_the_mean_over_its_own_tokens(questions, model, processor) -> None:
+@pytest.mark.parametrize("shares", [True, False], ids=["together", "alone"])
+def test_an_option_scores_the_mean_over_its_own_tokens(questions, model, processor, shares: bool) -> None:
     """Against one option at a time, nothing shared or padded: the end of the turn is left out."""
-    found = LocalModel(model, processor).score(questions, True, False)
+    local = LocalModel(model, processor)
+    local.shares = shares
+    found = local.score(questions, True, False)
     for question, scores in zip(questions, found, strict=True):
         for option, score in zip(question.sample.options, scores, strict=True):
             length = len(processor.tokenizer(option, add_special_tokens=False).input_ids)
@@ -190,7 +193,7 @@ def test_the_published_averages_follow_from_the_published_table() -> None:
 
 
 def test_an_evaluation_gives_both_averages(tmp_path: Path, model, processor) -> None:
-    """Four items of dimension 1, one of them right, and one of dimension 2, right: 2 / 5 pooled, (1/4 + 1) / 2 over dimensions."""
+    """Of dimension 1 one item of four is right, of dimension 2 one of one: 2 / 5 pooled, (1/4 + 1) / 2 over dimensions."""
     path = seed_bench(tmp_path, [*(v1_item(f"a{i}", 1) for i in range(4)), v1_item("b", 2)])
     stored = tmp_path / "predictions.jsonl"
     rows = [{"question_id": n, "prediction": p} for n, p in zip(("a0", "a1", "a2", "a3", "b"), "ABCDA", strict=True)]
@@ -234,7 +237,7 @@ def video(path: Path, frames: int = 40, rate: int = 10) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
         stream = container.add_stream("mpeg4", rate=rate)
-        stream.width = stream.height = 64
+        stream.width, stream.height, stream.bit_rate = 64, 64, 20_000_000  # so that a level survives
         for n in range(frames):
             container.mux(stream.encode(av.VideoFrame.from_image(Image.new("RGB", (64, 64), (6 * n,) * 3))))
         container.mux(stream.encode())
@@ -296,7 +299,7 @@ def test_dimensions_ask_as_many_questions_each_about_pictures_of_their_own(model
         "dimensions": {
             "Attributes": {"world/objects": {"size": 32, "families": ["colour", "size"]}},
             "Counting": {"world/objects": {"size": 32, "families": ["count"]}},
-            "Text": {"world/documents": {"size": 32, "families": ["read"]}},
+            "Identity": {"world/objects": {"size": 32, "families": ["shape"]}},
         },
         "branches": {"image": ["Attributes", "Counting"]},
     }
@@ -310,5 +313,5 @@ def test_dimensions_ask_as_many_questions_each_about_pictures_of_their_own(model
     by_family = {f: result.value("accuracy", f) for f in of["dimensions"]}
     assert result.value("accuracy", "mean image") == pytest.approx((by_family["Attributes"] + by_family["Counting"]) / 2)
     assert result.value("accuracy", "image") == pytest.approx((6 * by_family["Attributes"] + 7 * by_family["Counting"]) / 13)
-    with pytest.raises(RecipeError, match="branch 'image' has no dimension 'Count'. Did you mean 'Counting'"):
+    with pytest.raises(RecipeError, match=r"branch 'image' has no dimension 'Count'\. Did you mean 'Counting'"):
         build("scenario", "dimensions", {**of, "branches": {"image": ["Count"]}})

@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from argus.core.sample import Sample
-from argus.evaluation.statistics import chance_level, mean, median, paired, standard_error, student
+from argus.evaluation.statistics import chance_level, mean, mean_of_means, median, paired, standard_error, student
 
 
 def test_clustered_standard_error():
@@ -97,3 +97,22 @@ def test_paired_p_is_uniform_without_a_difference():
 def test_chance():
     four, two, free = (Sample("", [], "a", options) for options in (list("abcd"), list("ab"), []))
     assert chance_level([four, two, free]) == pytest.approx((0.25 + 0.5 + 0) / 3)
+
+
+def test_the_mean_of_means_counts_every_group_the_same() -> None:
+    """Groups 1, 0, 0, 0 and 1, 1: (1/4 + 1) / 2. The error is that of two independent means, each with n - 1 made n."""
+    scores, groups = [1, 0, 0, 0, 1, 1], list("aaaabb")
+    found = mean_of_means(scores, groups, list("uvwxyz"))
+    assert found.value == pytest.approx(0.625)
+    error = math.sqrt(6 / 5 * (0.25 * 0.75 / 4) / 4)  # of the first group; the second has no spread
+    assert found.high - found.value == pytest.approx(student(5) * error)
+    assert found.n == 6
+
+
+def test_the_mean_of_means_of_equal_groups_is_the_mean() -> None:
+    rng = np.random.default_rng(0)
+    scores, clusters = rng.integers(0, 2, 400), [str(i // 4) for i in range(400)]
+    groups = [str(i % 2) for i in range(400)]
+    found = mean_of_means(scores, groups, clusters)
+    assert found.value == pytest.approx(scores.mean())
+    assert (found.high - found.low) / 2 == pytest.approx(student(99) * standard_error(scores, clusters), rel=0.1)

@@ -199,3 +199,54 @@ def test_attention_before_the_first_layer_is_refused() -> None:
     assert len(model.model._forward_pre_hooks) == hooks
     with torch.no_grad():
         model(**llava_inputs([1], [4]))
+
+
+class Rewritten(Reducer):
+    """Half of the visual tokens leave, and text gets, times a number, what a run by itself on the embeddings gives."""
+
+    def __init__(self, layer: int, scale: Tensor) -> None:
+        super().__init__(ReducerOptions())
+        self.layer, self.scale, self.score, self.select = layer, scale, Nothing(), TopK(0.5)
+
+    def layers(self, depth: int) -> Sequence[int]:
+        return (0, self.layer) if self.layer else (0,)
+
+    def keep(self, step: Step) -> Tensor:
+        return super().keep(step) if step.layer == self.layer else torch.ones_like(step.present)
+
+    def rewrite(self, step: Step) -> Tensor | None:
+        if step.layer == 0:
+            self.states = step.alone(step.hidden, position_ids=step.positions).last_hidden_state.detach()
+        if step.layer != self.layer:
+            return None
+        return torch.where(step.text()[..., None], step.hidden + self.scale * self.states, step.hidden)
+
+
+@pytest.mark.parametrize("layer", [0, 1])
+def test_states_are_replaced(family: str, layer: int) -> None:
+    """Against the same done by hand in front of the layer; gradients reach what made the states; the cache sees one pass."""
+    model, inputs = FAMILIES[family].model(), FAMILIES[family].inputs([1], [5])
+    scale = torch.tensor(0.1, requires_grad=True)
+    with torch.no_grad():
+        states = model(**inputs, output_hidden_states=True).hidden_states[-1]
+    with Attachment(model, "rewritten", Rewritten(layer, scale)) as attachment:
+        logits = model(**inputs, use_cache=False).logits[0]
+        logits.square().mean().backward()
+        with torch.no_grad():
+            cache = model(**inputs, use_cache=True).past_key_values
+        gone = columns_gone(attachment, inputs, model)
+    visual = anatomy(model).visual_mask(inputs["input_ids"])
+    text = ~visual & (visual.cumsum(1) > 0)
+
+    def by_hand(module: Any, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        seen = states[:, [c for c in range(states.shape[1]) if args[0].shape[1] == states.shape[1] or c not in gone[layer]]]
+        here = text[:, [c for c in range(text.shape[1]) if args[0].shape[1] == text.shape[1] or c not in gone[layer]]]
+        return (torch.where(here[..., None], args[0] + 0.1 * seen, args[0]), *args[1:])
+
+    hook = anatomy(model).layers[layer].register_forward_pre_hook(by_hand)
+    expected, columns = logits_with(model, inputs, gone)
+    hook.remove()
+    torch.testing.assert_close(logits[columns], expected, atol=5e-5, rtol=1e-4)
+    assert scale.grad is not None
+    assert scale.grad.abs() > 0
+    assert cache.layers[layer].keys.shape[2] == len(columns)

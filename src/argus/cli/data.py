@@ -73,9 +73,9 @@ def _downloaded(name: str, path: Path, options: list[str]) -> Download:
 
     from argus.core.benchmarks import readable
     from argus.core.errors import RecipeError, UnknownNameError, nearest
-    from argus.core.registry import build
+    from argus.core.registry import build, component
 
-    known = readable()
+    known = {b: scenario for b, scenario in readable().items() if hasattr(component("scenario", scenario).load(), "check")}
     if name not in known:
         raise UnknownNameError(f"there is no benchmark '{name}' whose download can be read.", hint=nearest(name, known))
     given = {}

@@ -2,8 +2,8 @@
 
     k of n frames, n >= k:  seg = (n - 1) / k,  frame j = int(seg / 2) + round(j seg),  j = 0 .. k - 1
 
-the middles of k equal stretches, as the video benchmarks' published code takes them (SEED-Bench, arXiv 2307.16125); of fewer than k
-frames all are taken. Halves are rounded to the even number, as NumPy does.
+the middles of k equal stretches, as the video benchmarks' published code takes them (SEED-Bench, arXiv 2307.16125); of fewer
+than k frames all are taken. Halves are rounded to the even number, as NumPy does.
 """
 
 from __future__ import annotations
@@ -36,7 +36,9 @@ def check_videos() -> None:
     try:
         import av  # noqa: F401
     except ImportError:
-        raise UnsupportedError("videos are read with PyAV, which is not installed", hint="pip install 'argus-vl[video]'") from None
+        raise UnsupportedError(
+            "videos are read with PyAV, which is not installed", hint="pip install 'argus-vl[video]'"
+        ) from None
 
 
 def read_frames(
@@ -74,9 +76,7 @@ def read_frames(
     return found
 
 
-def _stretch(
-    count: int, rate: float, start: float | None, end: float | None, seconds: bool, path: Path
-) -> tuple[int, int]:
+def _stretch(count: int, rate: float, start: float | None, end: float | None, seconds: bool, path: Path) -> tuple[int, int]:
     """First frame and number of frames of a stretch; of a whole video the last frame is left out, as published."""
     if start is None or end is None:
         first, last = 0, count - 1

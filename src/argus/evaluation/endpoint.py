@@ -193,12 +193,11 @@ class EndpointModel:
             raise UnsupportedError(f"{self.name} gives no top log-probabilities", where=self.url, hint=hint)
         self._scores = True
 
-    def each(
-        self, answer: Callable[[Q], T], questions: Iterable[Q]
-    ) -> Iterator[tuple[Q, T | ArgusError, float]]:
-        """Questions, or lists of them, with their answers and seconds as they come in; no more than `concurrency` are held at once.
+    def each(self, answer: Callable[[Q], T], questions: Iterable[Q]) -> Iterator[tuple[Q, T | ArgusError, float]]:
+        """Questions, or lists of them, with their answers and seconds as they come in.
 
-        A question without an answer comes with its error; a `RefusedError` stops everything.
+        No more than `concurrency` are held at once. A question without an answer comes with its error; a `RefusedError` stops
+        everything.
         """
 
         def timed(question: Q) -> tuple[T, float]:

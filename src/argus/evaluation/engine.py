@@ -241,7 +241,7 @@ class _Run:
             try:
                 sample = reduce(lambda s, instruction: instruction.apply(s), instructions, sample)
                 wanted = sample.images()
-                if wanted != shown:  # an instruction may add pictures of its own to each question, and a dialogue shows more and more
+                if wanted != shown:  # an instruction may add pictures of its own, and a dialogue shows more and more
                     kept = images if wanted[: len(shown)] == shown else []
                     images = [*kept, *(load_image(i, where=sample.id) for i in wanted[len(kept) :])]
                     shown, sets = wanted, sets + 1

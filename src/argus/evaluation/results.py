@@ -139,12 +139,12 @@ def summarise(records: Iterable[Mapping[str, Any]], metrics: Metrics, examples: 
             parts_of = values[metric, branch], of, clusters[metric, branch]
             measurements[metric][f"mean {branch}"] = mean_of_means(*parts_of, metrics[metric].unit)
     for (metric, name), parts in sums.items():
-        if metric in metrics:
+        if isinstance(of_answers := metrics.get(metric), AnswerMetric):
             above, below, owners = zip(*parts, strict=True)
-            measurements[metric][name] = ratio(above, below, owners, metrics[metric].ratio_unit(name))
+            measurements[metric][name] = ratio(above, below, owners, of_answers.ratio_unit(name))
     for metric, rows in labels.items():
         if metric in metrics:
-            equal, kappa = agreement((said, true) for said, true, _ in rows)
+            _, kappa = agreement((said, true) for said, true, _ in rows)
             measurements[metric]["agreement"] = mean([float(a == b) for a, b, _ in rows], [owner for *_, owner in rows])
             measurements[metric]["kappa"] = Measurement(kappa, math.nan, math.nan, len(rows), "")
     for name, metric_ in metrics.items():

@@ -3,8 +3,9 @@
     pooled   sum of right answers / sum of items            (leaderboards' "Avg."; large dimensions decide)
     mean     mean over dimensions of their accuracies       (small dimensions count as much)
 
-The two differ by several points where dimensions differ in size, so a number always says which one it is. An evaluation gives both
-for every branch that its samples name in the metadata `branches`: `accuracy[image]` is pooled, `accuracy[mean image]` is the mean.
+The two differ by several points where dimensions differ in size, so a number always says which one it is. An evaluation gives
+both for every branch that its samples name in the metadata `branches`: `accuracy[image]` is pooled, `accuracy[mean image]` is
+the mean.
 """
 
 from __future__ import annotations

@@ -194,9 +194,7 @@ class LayerPlan:
             return None
         if run.lasting is not None:
             kept_layer(cache, index, run.whole(cache.get_seq_length(index), run.lasting)).forget(run.lasting)
-        if run.cut is None:
-            return None
-        return run.cut.put(output, length)
+        return None if run.cut is None else run.cut.put(output, length)
 
     # -- what a reducer sees and does
 

@@ -22,9 +22,12 @@ from typing import Any
 import yaml
 
 from argus.core.errors import RecipeError
+from argus.core.formats import read_samples
 from argus.core.run import Run, slug
 from argus.evaluation.leakage import multimodal_leakage
+from argus.evaluation.scenarios.base import scenario_of
 from argus.evaluation.statistics import Difference, paired
+from argus.runner.checklist import checklist
 from argus.runner.run import run
 
 
@@ -73,15 +76,18 @@ def audit(
     base: str | None = None,
     samples: int = 1000,
     seed: int = 0,
+    training: Path | None = None,
     root: Path = Path("runs"),
 ) -> tuple[Run, list[Finding]]:
     """Ask a model about a scenario in every way and compare.
 
-    The recipe is written beside the runs, to be changed and run again; the findings go to `audit.json` in the run folder.
+    The recipe is written beside the runs, to be changed and run again; the findings go to `audit.json` in the run folder, and
+    what they say about the benchmark to `checklist.json` (`argus.runner.checklist`).
 
     Args:
         samples: questions; each is asked in every way.
         seed: which part of the scenario.
+        training: a dataset that a model was trained on, in which the items are looked for.
         root: folder that run folders are made in.
 
     Raises:
@@ -94,6 +100,9 @@ def audit(
     done = run(file, root=root)
     found = findings(done)
     done.write_json("audit.json", [{"name": f.name, "meaning": f.meaning, **asdict(f.difference)} for f in found])
+    items = [s for g in scenario_of(scenario).groups(samples, seed) for s in g.samples] if training else []
+    checks = checklist(done, {f.name: f.difference for f in found}, read_samples(training) if training else None, items)
+    done.write_json("checklist.json", [asdict(check) for check in checks])
     return done, found
 
 

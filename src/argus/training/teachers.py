@@ -8,8 +8,12 @@ Two kinds, by the option that is given:
 
 The embedding of a truth is fixed. A cell of 8 x 8 pixels is cut into blocks, and of each block it is told which share of its
 pixels has each class: for `depth`, in 4 x 4 blocks, the ground and the layers 1, 2, 3 and above; for `segmentation`, in 2 x 2
-blocks, the colour and the shape of the thing that owns the pixel, or the ground. Which number a thing has in its scene cannot be
-seen, so it is no target.
+blocks, the colour and the shape of the thing that owns the pixel, or the ground,
+
+    target = 8 (shares - shares of a cell of ground alone)
+
+so that ground is 0, as most of every picture is it and would make all pictures look alike, and elements deviate by about 1, as
+those of an expert's features do. Which number a thing has in its scene cannot be seen, so it is no target.
 
 Where the expert's grid is another than the wanted one, its tokens are resized to it, bilinearly without aligned corners (OLA-VLM,
 arXiv 2412.09585).
@@ -40,6 +44,7 @@ from argus.training.objectives.base import Item
 from argus.world.domain import DENSE_CLASSES
 
 CELL = 8  # pixels per side of a cell
+GAIN = 8.0  # by which shares are multiplied
 LAYERS = 4  # the ground, two layers, and what lies higher
 TRUTHS = {  # what is told of a map: blocks per side of a cell, and heads of `Domain.maps` with their classes
     "depth": (4, {"depth": LAYERS}),
@@ -115,18 +120,11 @@ class Teacher:
         return torch.cat([self._shares(torch.from_numpy(maps[head]), blocks, many) for head, many in heads.items()], -1)
 
     def _shares(self, classes: Tensor, blocks: int, many: int) -> Tensor:
-        """Classes (H, H) of pixels -> (n, blocks blocks many) shares of each class in each block of each cell."""
-        one = F.one_hot(classes.clamp(max=many - 1), many).float()  # (H, H, many)
+        """Classes (H, H) of pixels, 0 the ground -> (n, blocks blocks many), of each class in each block of each cell."""
+        one = GAIN * F.one_hot(classes.clamp(max=many - 1), many).float()  # (H, H, many)
+        one[..., 0] -= GAIN
         x = one.unflatten(0, (self.side, blocks, -1)).mean(2).unflatten(2, (self.side, blocks, -1)).mean(4)
         return x.transpose(1, 2).flatten(0, 1).flatten(1)  # (side, side, b, b, many) -> (n, b b many)
-
-    def empty(self) -> Tensor | None:
-        """(E,) a cell that shows the ground alone, where that is known."""
-        if self.options.truth is None:
-            return None
-        blocks, heads = TRUTHS[self.options.truth]
-        ground = [F.one_hot(torch.zeros(blocks * blocks, dtype=torch.long), many).float().flatten() for many in heads.values()]
-        return torch.cat(ground)
 
     @torch.no_grad()
     def targets(self, given: Tensor) -> Tensor:

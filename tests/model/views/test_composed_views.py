@@ -12,7 +12,8 @@ import argus
 from argus.core.errors import ModelError, UnsupportedError
 from argus.model.anatomy import anatomy
 from argus.model.load import compose, load
-from argus.model.token_map import SEPARATOR, TEXT, VISUAL, TokenMap
+from argus.model.token_map import SEPARATOR, TASK, TEXT, VISUAL, TokenMap
+from argus.model.views.base import TASK as FIRST_TASK
 from argus.model.views.base import Places
 from tests.model.tiny import BODY, chat, tokenizer
 
@@ -27,6 +28,7 @@ VIEWS: dict[str, dict[str, Any]] = {
     "4khd": {"hd_num": 6},
     "ferret_ui": {},
     "tokenpacker_hd": {"max_tiles": 6},
+    "task_tokens": {"view": "anyres", "tokens": 2, "rows": 16},
 }
 SIZES = [(40, 20), (16, 16), (30, 75)]
 ANSWER = {"max_new_tokens": 4, "min_new_tokens": 4, "do_sample": False}
@@ -150,7 +152,9 @@ def test_the_map_follows_the_layout(both: tuple[Any, Any]) -> None:
                 at = positions[place]
                 place += 1
                 found = [int(getattr(known, f)[0, at]) for f in ("kind", "image", "tile", "row", "column")]
-                if source < 0:
+                if source <= FIRST_TASK:
+                    assert found == [TASK, image, -1, -1, FIRST_TASK - source]
+                elif source < 0:
                     assert found == [SEPARATOR, image, -1, -1, -1]
                 else:
                     tile, cell = divmod(source, rows * columns)
@@ -288,6 +292,6 @@ def test_techniques_work_per_tile(both: tuple[Any, Any]) -> None:
         assert getattr(known, name)[tokens.item, tokens.column].tolist() == [column[c] for c in tokens.crop.tolist()]
     assert (known.row * 2 + known.column)[tokens.item, tokens.column].tolist() == tokens.cell.tolist()
     if tokens.breaks is not None:
-        assert torch.equal(known.kind == SEPARATOR, torch.zeros_like(known.kind).bool().index_put(
+        assert torch.equal((known.kind == SEPARATOR) | (known.kind == TASK), torch.zeros_like(known.kind).bool().index_put(
             tuple(tokens.breaks.T), torch.tensor(True)
         ))  # fmt: skip

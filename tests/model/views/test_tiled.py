@@ -16,7 +16,7 @@ from transformers.models.llava_next.modeling_llava_next import LlavaNextModel
 
 from argus.core.registry import build, components
 from argus.model.processor import normalise
-from argus.model.views.base import DIVIDER, NEWLINE, Text, places
+from argus.model.views.base import DIVIDER, NEWLINE, TASK, Text, places
 from argus.model.views.tiled import raster
 
 VIEWS = [row.name for row in components("view")]
@@ -45,7 +45,8 @@ def test_what_every_view_promises(name: str) -> None:
         cells = sources[sources >= 0]
         assert len(np.unique(cells)) == len(cells)
         assert cells.max() < len(found.tiles) * math.prod(GRID)
-        assert set(sources[sources < 0].tolist()) <= set(view.learned)
+        tasks = {TASK - n for n in range(sum(task.tokens for task in view.tasks))}
+        assert set(sources[sources < 0].tolist()) <= {*view.learned, *tasks}
         parts = [t for t in found.tiles if t.role == "part"]
         if parts:
             assert parts[0].box[:2] == pytest.approx((parts[0].box[0], parts[0].box[1]))

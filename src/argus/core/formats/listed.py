@@ -1,6 +1,6 @@
 """Records of a list that stands under a key of one JSON object, as benchmarks publish their items.
 
-    {"questions": [{...}, {...}, ...], "question_type": {...}}
+{"questions": [{...}, {...}, ...], "question_type": {...}}
 """
 
 from __future__ import annotations

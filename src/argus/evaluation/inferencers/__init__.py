@@ -9,6 +9,13 @@ COMPONENTS = (
         "argus.evaluation.inferencers.likelihood:Likelihood",
         "the option the model finds likeliest",
     ),
+    Component(
+        "inferencer",
+        "dialogue",
+        "argus.evaluation.inferencers.dialogue:Dialogue",
+        "turn by turn, with the model's own earlier answers in the conversation",
+        "mmdu",
+    ),
     Component("inferencer", "generate", "argus.evaluation.inferencers.generate:Generate", "what the model writes, greedily"),
     Component(
         "inferencer",

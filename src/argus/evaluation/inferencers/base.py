@@ -12,7 +12,6 @@ from PIL.Image import Image
 from argus.core import registry
 from argus.core.sample import Sample
 
-
 PICTURES = "option_pictures"  # metadata: the pictures that are (or belong to) the options, in their order
 DRAWN = "UnsupportedError: its options are pictures, which only the inferencer `drawn` can ask"
 

@@ -3,12 +3,12 @@
     picture = argmax_i cos(e(drawn by the model), e(option i))        e: the image tower of a CLIP-like model
 
 Where the options are texts with pictures, the answer is an option only if text and picture agree on it: the text by another
-inferencer, the picture as above. A model that cannot draw but can compare a text with pictures chooses the likeliest picture; its
-records say so (`chosen_by: likelihood`), since the paper counts a model that picks from a pool as one that cannot draw. A model that
-can do neither is asked its other questions, and these are left out with the reason.
+inferencer, the picture as above. A model that cannot draw but can compare a text with pictures chooses the likeliest picture;
+its records say so (`chosen_by: likelihood`), since the paper counts a model that picks from a pool as one that cannot draw. A
+model that can do neither is asked its other questions, and these are left out with the reason.
 
-The paper ranks drawn pictures because not every generator gives pictures a likelihood. It does not name its CLIP checkpoint; here it
-is an option, and every record names it.
+The paper ranks drawn pictures because not every generator gives pictures a likelihood. It does not name its CLIP checkpoint;
+here it is an option, and every record names it.
 """
 
 from __future__ import annotations
@@ -90,7 +90,9 @@ class Drawn(Inferencer):
         if all(len(option) == 1 for option in options):  # letters: there is no text to choose
             return Answer(chosen, scores, notes=notes)
         (text,) = self.words.answer(model, [asked])
-        return Answer(chosen if text.text == chosen else "", scores, text.tokens, {**notes, "chosen_text": text.text}, text.skipped)
+        return Answer(
+            chosen if text.text == chosen else "", scores, text.tokens, {**notes, "chosen_text": text.text}, text.skipped
+        )
 
     @torch.inference_mode()
     def likeness(self, drawn: Image, pictures: Sequence[Image]) -> list[float]:

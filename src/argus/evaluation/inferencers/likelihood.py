@@ -1,10 +1,10 @@
 """The option that the model finds likeliest as its whole answer (ChEF's PPL inferencer, arXiv 2311.02692).
 
-An option's score is the sum of the log-probabilities of its tokens, the end of the turn included: exactly the
-logarithm of the probability that the model gives this answer and no longer one, so "1" does not beat "12" by being
-its beginning. ChEF takes the mean over the option's tokens instead; `normalise: mean` does so. `end: false` leaves the end of the
-turn out: with the mean this is how SEED-Bench (arXiv 2307.16125) ranks answers, by the least loss per option token. (Its interface
-for LLaVA counts the end in, which is the mean with the end.)
+An option's score is the sum of the log-probabilities of its tokens, the end of the turn included: exactly the logarithm of the
+probability that the model gives this answer and no longer one, so "1" does not beat "12" by being its beginning. ChEF takes the
+mean over the option's tokens instead; `normalise: mean` does so. `end: false` leaves the end of the turn out: with the mean
+this is how SEED-Bench (arXiv 2307.16125) ranks answers, by the least loss per option token. (Its interface for LLaVA counts the
+end in, which is the mean with the end.)
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Answers from a file of predictions, one {"question_id": ..., "prediction": ...} a line, as leaderboards take and publish them.
 
-A letter stands for the option at its place; blanks around it are dropped, a comma behind a line is no error. An id that stands twice
-counts once, by its last line. A question that the file does not answer is left out with the reason. The model is not asked.
+A letter stands for the option at its place; blanks around it are dropped, a comma behind a line is no error. An id that stands
+twice counts once, by its last line. A question that the file does not answer is left out with the reason. The model is not
+asked.
 """
 
 from __future__ import annotations

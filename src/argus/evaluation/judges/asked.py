@@ -1,8 +1,8 @@
 """Asking a judge: requests go out, replies become verdicts, and nothing is asked twice.
 
-Who judges is a model behind an endpoint (`openai:<name>@<base-url>`), a model on this machine, or a rule (`scripted:<rule>`). Each
-verdict is appended to a JSONL file under the digest of judge, version, prompt, model and everything sent, pictures included, so a
-run that was killed, a second run and another variant's equal answer ask for nothing that is known. Rules are not cached.
+Who judges is a model behind an endpoint (`openai:<name>@<base-url>`), a model on this machine, or a rule (`scripted:<rule>`).
+Each verdict is appended to a JSONL file under the digest of judge, version, prompt, model and everything sent, pictures included,
+so a run that was killed, a second run and another variant's equal answer ask for nothing that is known. Rules are not cached.
 
 An endpoint is asked again, up to `tries` times, for a reply that cannot be read; its own retries are for what fails on the way. A
 model on this machine writes greedily, so it is asked once.
@@ -16,18 +16,18 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from PIL.Image import Image
 
-from argus.core.errors import ArgusError, UnknownNameError, nearest
+from argus.core.errors import ArgusError, ModelError, UnknownNameError, nearest
 from argus.core.images import load_image
 from argus.core.run import RecordWriter
 from argus.core.sample import ImagePart, Message, Sample
-from argus.evaluation.endpoint import EndpointModel, is_endpoint, parse_reference
+from argus.evaluation.endpoint import EndpointModel, RefusedError, is_endpoint, parse_reference
 from argus.evaluation.inferencers.base import Question
 from argus.evaluation.judges.scripted import RULES
 from argus.evaluation.local import LocalModel
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from argus.evaluation.judges.base import JudgeOptions
 
 SCRIPTED = "scripted:"
+OWN_FAULT = ("HTTP 400", "HTTP 413", "HTTP 422")  # refusals of one request, not of all
 AT_ONCE = 16  # requests that a model on this machine is given together
 
 
@@ -133,7 +134,10 @@ class Asked:
             rule = RULES[self.options.model.removeprefix(SCRIPTED)]
             return [self._read(r, spoken(rule(r.known, r.answers)), read) for r in requests]
         keys = [self.key(request) for request in requests]
-        found = {key: self._recall(r, key, read) for r, key in zip(requests, keys, strict=True) if self._is_known(key)}
+        with self.lock:
+            known = {key: self.known[key] for key in keys if key in self.known}
+        found = {key: self._recalled(r, known[key], read) for r, key in zip(requests, keys, strict=True) if key in known}
+        found = {key: verdict for key, verdict in found.items() if not (verdict.error and self.options.again)}
         left = {key: request for request, key in zip(requests, keys, strict=True) if key not in found}
         for attempt in range(self.options.tries if is_endpoint(self.options.model) else 1):
             last, still = attempt + 1 == self.options.tries or not is_endpoint(self.options.model), {}
@@ -143,7 +147,7 @@ class Asked:
                     still[key] = request
                 else:
                     found[key] = verdict
-                    self._keep(key, verdict)
+                    self._keep(key, verdict, reply)
             left = still
             if not left:
                 break
@@ -184,18 +188,14 @@ class Asked:
         """Verdicts by key, as filed; the last of a key counts."""
         return {row["id"]: row for row in self.file.records()}
 
-    def _is_known(self, key: str) -> bool:
-        with self.lock:
-            return key in self.known and not (self.options.again and self.known[key]["error"])
+    def _recalled(self, request: Request, row: dict[str, Any], read: Callable[[str], Any]) -> Verdict:
+        """A verdict as filed; its reply is read anew, since a parser may be chosen."""
+        reply = ModelError(row["failed"]) if row["failed"] else row["reply"]
+        return replace(self._read(request, reply, read), model=row["model"], date=row["date"])
 
-    def _recall(self, request: Request, key: str, read: Callable[[str], Any]) -> Verdict:
-        row = self.known[key]
-        value = None if row["error"] else read(row["reply"])
-        return Verdict(request.text(), row["reply"], value, row["error"], row["model"], row["date"])
-
-    def _keep(self, key: str, verdict: Verdict) -> None:
-        row = {"id": key, **self.kind, "model": verdict.model, "date": verdict.date}
-        row |= {"reply": verdict.reply, "error": verdict.error}
+    def _keep(self, key: str, verdict: Verdict, reply: str | ArgusError) -> None:
+        row = {"id": key, **self.kind, "model": verdict.model, "date": verdict.date, "reply": verdict.reply}
+        row["failed"] = None if isinstance(reply, str) else str(reply)
         with self.lock:
             self.file.write(row)
             self.known[key] = row
@@ -214,7 +214,16 @@ class Asked:
             return
         with self.lock:
             model = self.endpoint
-        for question, reply, _ in model.each(lambda q: model.generate([q], limit)[0].text, questions.values()):
+
+        def said(question: Question) -> str | ArgusError:
+            try:
+                return model.generate([question], limit)[0].text
+            except RefusedError as error:  # what is too long for the judge fails alone; a wrong key stops everything
+                if self.answered and error.message.startswith(OWN_FAULT):
+                    return error
+                raise
+
+        for question, reply, _ in model.each(said, questions.values()):
             if isinstance(reply, ArgusError) and not self.answered:
                 raise reply
             self.answered = self.answered or isinstance(reply, str)
@@ -223,7 +232,7 @@ class Asked:
     def _read(self, request: Request, reply: str | ArgusError, read: Callable[[str], Any]) -> Verdict:
         date = time.strftime("%Y-%m-%d")
         if isinstance(reply, ArgusError):
-            return Verdict(request.text(), "", None, f"{type(reply).__name__}: {reply}", self.options.model, date)
+            return Verdict(request.text(), "", None, f"failed: {reply}", self.options.model, date)
         try:
             return Verdict(request.text(), reply, read(reply), None, self.options.model, date)
         except UnreadableError as error:

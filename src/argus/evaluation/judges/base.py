@@ -35,7 +35,9 @@ class JudgeOptions(registry.Options):
     prompt: Path | None = Field(None, description="YAML file of templates in place of the judge's own")
     tries: int = Field(5, ge=1, le=20, description="most times a reply that cannot be read is asked for")
     max_new_tokens: int = Field(1024, ge=1, le=8192, description="longest reply in tokens")
-    cache: Path | None = Field(None, description="JSONL file of verdicts; one per judge in the user's cache folder when not given")
+    cache: Path | None = Field(
+        None, description="JSONL file of verdicts; one per judge in the user's cache folder when not given"
+    )
     again: bool = Field(False, description="ask again for verdicts that were unreadable in an earlier run")
 
 
@@ -64,7 +66,7 @@ class Judge(ABC):
     version: ClassVar[int] = 1  # of how requests are built and replies read; a change makes cached verdicts void
     unit: ClassVar[str] = "share"
     better: ClassVar[Literal["higher", "lower"]] = "higher"
-    fields: ClassVar[tuple[str, ...]]  # what a prompt may use
+    fields: ClassVar[Sequence[str]]  # what a prompt may use
 
     def __init__(self, options: JudgeOptions) -> None:
         self.options = options

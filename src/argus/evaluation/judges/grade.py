@@ -13,7 +13,7 @@ from pydantic import Field
 
 from argus.core.sample import Sample
 from argus.evaluation.judges.asked import Request, UnreadableError, Verdict
-from argus.evaluation.judges.base import Judge, JudgeOptions, Judgement, dictionary
+from argus.evaluation.judges.base import Judge, Judgement, JudgeOptions, dictionary
 
 
 class GradeOptions(JudgeOptions):
@@ -54,7 +54,8 @@ class Grade(Judge):
     def spoken(self, grades: Sequence[float]) -> str:
         labels = self.options.labels
         low, high = min(labels.values()), max(labels.values())
-        nearest = min(labels, key=lambda label: abs(labels[label] - (low + (high - low) * grades[0])))
+        meant = low + (high - low) * grades[0]
+        nearest = min(labels, key=lambda label: (abs(labels[label] - meant), labels[label]))  # halfway is not enough
         return str({"reason": "by rule", "verdict": nearest})
 
     def judgement(self, sample: Sample, verdicts: list[Verdict]) -> Judgement:

@@ -14,7 +14,7 @@ from pydantic import Field
 
 from argus.core.sample import Sample
 from argus.evaluation.judges.asked import Request, UnreadableError, Verdict
-from argus.evaluation.judges.base import Judge, JudgeOptions, Judgement
+from argus.evaluation.judges.base import Judge, Judgement, JudgeOptions
 
 
 class HallucinationOptions(JudgeOptions):

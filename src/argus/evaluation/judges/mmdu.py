@@ -5,13 +5,13 @@ end the reply as a dictionary. Numbers are means over turns, not over dialogues,
 
     score_d = 10 * sum over readable turns of d / readable turns
 
-The headline is the judge's own overall score (the table's "Avg"), not the mean of the six. `... (failures 0)` counts what could not
-be read as 0. A dictionary is read as a literal, never run.
+The headline is the judge's own overall score (the table's "Avg"), not the mean of the six. `... (failures 0)` counts what could
+not be read as 0. A dictionary is read as a literal, never run.
 
 `mode: official` reads a turn only if all seven numbers are there. The released script tests for six and then adds them before it
-fails at the seventh, so its means of such files are too high; here such a turn changes nothing. `mode: toolkit` follows VLMEvalKit: each
-number by itself, clipped to 0..10 and cut to a whole one. The official judge sees all pictures of the dialogue, the toolkit's none
-(`pictures: false`); their numbers differ, so every record says which it was. The rubric's words are ours.
+fails at the seventh, so its means of such files are too high; here such a turn changes nothing. `mode: toolkit` follows
+VLMEvalKit: each number by itself, clipped to 0..10 and cut to a whole one. The official judge sees all pictures of the dialogue,
+the toolkit's none (`pictures: false`); their numbers differ, so the recipe says which it was. The rubric's words are ours.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pydantic import Field
 
 from argus.core.sample import Sample
 from argus.evaluation.judges.asked import Request, UnreadableError, Verdict
-from argus.evaluation.judges.base import Judge, JudgeOptions, Judgement, dictionary
+from argus.evaluation.judges.base import Judge, Judgement, JudgeOptions, dictionary
 
 QUALITIES = (
     "Creativity",
@@ -68,7 +68,7 @@ class MMDU(Judge):
 
     def read(self, reply: str) -> dict[str, float]:
         given = dictionary(reply)
-        found = {name: float(v) for name in (*QUALITIES, OVERALL) if _is_number(v := given.get(name))}
+        found = {name: float(given[name]) for name in (*QUALITIES, OVERALL) if _is_number(given.get(name))}
         if self.options.mode == "toolkit" and found:
             return {name: float(int(min(10.0, max(0.0, v)))) for name, v in found.items()}
         if missing := [name for name in (*QUALITIES, OVERALL) if name not in found]:

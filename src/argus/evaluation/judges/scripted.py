@@ -31,6 +31,18 @@ def statements(text: str) -> list[set[str]]:
 
 def credit(facts: Sequence[str], answer: str) -> float:
     """How far an answer says the facts and nothing else."""
+    right, total, wanted = counted(facts, answer)
+    return (1 + right / max(1, wanted) - (total - right) / max(1, total)) / 2
+
+
+def false_share(facts: Sequence[str], answer: str) -> float:
+    """The share of an answer's words that no fact bears out."""
+    right, total, _ = counted(facts, answer)
+    return (total - right) / max(1, total)
+
+
+def counted(facts: Sequence[str], answer: str) -> tuple[int, int, int]:
+    """Words that are true, words said, words of the facts."""
     free = [clause for fact in facts for clause in statements(fact)]
     wanted = sum(map(len, free))
     said = statements(answer)
@@ -40,8 +52,7 @@ def credit(facts: Sequence[str], answer: str) -> float:
         if shared := len(best & clause):
             right += shared
             free.remove(best)
-    total = sum(map(len, said))
-    return (1 + right / max(1, wanted) - (total - right) / max(1, total)) / 2
+    return right, sum(map(len, said)), wanted
 
 
 def truth(facts: Sequence[str] | None, answers: Sequence[str]) -> list[float]:
@@ -49,9 +60,20 @@ def truth(facts: Sequence[str] | None, answers: Sequence[str]) -> list[float]:
     return [1.0 if facts is None else credit(facts, answer) for answer in answers]
 
 
+def exact(facts: Sequence[str] | None, answers: Sequence[str]) -> list[float]:
+    """All or nothing: an answer is one of the facts, and says no more."""
+    right = None if facts is None else {number_1(fact) for fact in facts}
+    return [float(right is None or number_1(answer) in right) for answer in answers]
+
+
+def supported(facts: Sequence[str] | None, answers: Sequence[str]) -> list[float]:
+    """The share of what is said that is true; what is left out costs nothing, and silence says nothing false."""
+    return [1.0 if facts is None else 1 - false_share(facts, answer) for answer in answers]
+
+
 def first(facts: Sequence[str] | None, answers: Sequence[str]) -> list[float]:
     """The same, one point better for the answer that stands first."""
     return [grade + FAVOUR * (not place) for place, grade in enumerate(truth(facts, answers))]
 
 
-RULES: dict[str, Rule] = {"truth": truth, "first": first}
+RULES: dict[str, Rule] = {"exact": exact, "first": first, "supported": supported, "truth": truth}

@@ -1,7 +1,7 @@
 """Several judges as one.
 
-    mean: value = mean over the judges that gave one; ratios are pooled; the label is the most frequent
-    vote: the most frequent label, worth what its judges say; without a strict majority over every other label there is none
+mean: value = mean over the judges that gave one; ratios are pooled; the label is the most frequent
+vote: the most frequent label, worth what its judges say; without a strict majority over every other label there is none
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from statistics import mean
 
-from argus.evaluation.judges.base import Judgement
 from argus.evaluation.judges.asked import Verdict
+from argus.evaluation.judges.base import Judgement
 
 
 def averaged(judgements: Sequence[Judgement]) -> Judgement:

@@ -7,13 +7,13 @@ stands in the picture's place. Each pair is shown twice, with positions swapped,
     score(model) = 100 * mean of the model's points over all readable rounds        (100 to 1000; the reference's is the control)
 
 Means are over rounds, not over items, so an item with one unreadable round counts once; an item of several categories counts in
-each. Beside them: the reference's score, the win rate against it by rounds, the position bias |score in round 1 - in round 2|, and
-the share of unreadable rounds.
+each. Beside them: the reference's score, the win rate against it by rounds, the position bias |score in round 1 - in round 2|
+and the share of unreadable rounds.
 
 The verdict is the reply's first line, the two numbers with exactly one space between them; `parser: tolerant` takes the first two
 numbers of that line instead, and its scores are not to be compared with published ones. The published code stops the judge at the
-first newline; here what follows it is ignored, which gives the same scores and keeps the reason. It waits five seconds between its
-five attempts; here an endpoint's own back-off does the waiting. The prompt's words are ours: `prompt: FILE` puts others in.
+first newline; here what follows it is ignored, which gives the same scores and keeps the reason. It waits five seconds between
+its five attempts; here an endpoint's own back-off does the waiting. The prompt's words are ours: `prompt: FILE` puts others in.
 """
 
 from __future__ import annotations
@@ -21,55 +21,59 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
-from PIL.Image import Image
 from pydantic import Field
 
-from argus.core.sample import Sample
+from argus.core.sample import Message, Sample
 from argus.evaluation.judges.asked import Request, UnreadableError, Verdict
-from argus.evaluation.judges.base import Judge, JudgeOptions, Judgement
+from argus.evaluation.judges.base import Judge, Judgement, JudgeOptions
 
 POINTS = 100.0  # a judge's point in the benchmark's
 
 
-class TouchStoneOptions(JudgeOptions):
-    """Options of the judge."""
+class PairOptions(JudgeOptions):
+    """Options of both judges."""
 
     parser: Literal["official", "tolerant"] = Field("official", description="how strictly the line of scores is read")
+
+
+class TouchStoneOptions(PairOptions):
+    """Options of the judge."""
+
     description: bool = Field(True, description="tell what the picture shows; without it this is a control, not TouchStone")
 
 
-class TouchStone(Judge):
-    """Compares an answer with the reference, both ways round."""
+class TouchStoneSeen(Judge):
+    """Compares an answer with the reference, both ways round, and sees the pictures: another measure than TouchStone."""
 
-    Options = TouchStoneOptions
-    options: TouchStoneOptions
-    name = "touchstone"
+    Options: ClassVar[type[PairOptions]] = PairOptions
+    options: PairOptions
+    name = "touchstone_seen"
     unit = "points"
-    fields = ("description", "shown", "question", "first", "second")
+    fields: ClassVar[Sequence[str]] = ("question", "first", "second")
 
     def applies(self, sample: Sample) -> bool:
-        """A reference answer and a description to go by."""
-        return sample.target is not None and bool(sample.metadata.get("description"))
+        """A reference answer and pictures."""
+        return sample.target is not None and bool(sample.images())
 
-    def shown(self, sample: Sample) -> str:
-        """What stands in the picture's place."""
-        return self.filled("description", description=sample.metadata["description"]) if self.options.description else ""
+    def messages_of(self, sample: Sample, **shown: str) -> list[Message]:
+        """What is sent about two answers."""
+        return self.messages(self.filled("user", **shown), sample.images())
 
-    def pictures(self, sample: Sample) -> Sequence[Path | bytes | Image]:
-        """None: the judge reads."""
-        return ()
+    @property
+    def tells(self) -> bool:
+        """Whether the judge is told what the pictures show."""
+        return True
 
     def requests(self, sample: Sample, answer: str) -> list[Request]:
         reference = sample.target or ""
-        known = tuple(sample.metadata.get("facts") or (reference,)) if self.options.description else None
+        known = tuple(sample.metadata.get("facts") or (reference,)) if self.tells else None
         question = sample.messages[-1].text()
         made = []
         for turn, pair in enumerate(((reference, answer), (answer, reference)), start=1):
-            user = self.filled("user", shown=self.shown(sample), question=question, first=pair[0], second=pair[1])
-            made.append(Request(f"{sample.id}/round {turn}", self.messages(user, self.pictures(sample)), pair, known))
+            sent = self.messages_of(sample, question=question, first=pair[0], second=pair[1])
+            made.append(Request(f"{sample.id}/round {turn}", sent, pair, known))
         return made
 
     def read(self, reply: str) -> list[float]:
@@ -97,7 +101,7 @@ class TouchStone(Judge):
         count = float(len(rounds))
         reference, model = (sum(scores) for scores in zip(*rounds, strict=True))
         names = dict.fromkeys(["all", *categories(sample), str(sample.metadata.get("family", "other"))])
-        ratios |= {name: (POINTS * model, count) for name in names}
+        ratios |= dict.fromkeys(names, (POINTS * model, count))
         ratios |= {f"reference: {name}" if name != "all" else "reference": (POINTS * reference, count) for name in names}
         ratios["win rate"] = (sum((b > a) + 0.5 * (a == b) for a, b in rounds), count)
         if len(rounds) == 2:
@@ -117,20 +121,25 @@ class TouchStone(Judge):
         return "share" if name in ("unreadable", "win rate") else self.unit
 
 
-class TouchStoneSeen(TouchStone):
-    """The pictures in place of the description: another measure than TouchStone, and never under its name."""
+class TouchStone(TouchStoneSeen):
+    """Reads a description in the picture's place."""
 
-    name = "touchstone_seen"
+    Options = TouchStoneOptions
+    options: TouchStoneOptions
+    name = "touchstone"
+    fields = ("description", "shown", "question", "first", "second")
 
     def applies(self, sample: Sample) -> bool:
-        """A reference answer and pictures."""
-        return sample.target is not None and bool(sample.images())
+        """A reference answer and a description to go by."""
+        return sample.target is not None and bool(sample.metadata.get("description"))
 
-    def shown(self, sample: Sample) -> str:
-        return ""
+    def messages_of(self, sample: Sample, **shown: str) -> list[Message]:
+        told = self.filled("description", description=sample.metadata["description"]) if self.tells else ""
+        return self.messages(self.filled("user", shown=told, **shown))
 
-    def pictures(self, sample: Sample) -> Sequence[Path | bytes | Image]:
-        return sample.images()
+    @property
+    def tells(self) -> bool:
+        return self.options.description
 
 
 def categories(sample: Sample) -> list[str]:

@@ -21,4 +21,4 @@ class AboveChance(Accuracy):
 
     def score(self, sample: Sample, answer: Answer) -> Score:
         score = super().score(sample, answer)
-        return Score(score.value - 1 / len(sample.options), score.extracted)
+        return Score((score.value or 0.0) - 1 / len(sample.options), score.extracted)

@@ -2,8 +2,8 @@
 
     "b) the red one" -> B
 
-This is how SEED-Bench (arXiv 2307.16125) reads written answers: blanks in front dropped, case ignored, nothing else looked at, so a
-model that begins with "The" chose the letter T, which is wrong.
+This is how SEED-Bench (arXiv 2307.16125) reads written answers: blanks in front dropped, case ignored, nothing else looked at,
+so a model that begins with "The" chose the letter T, which is wrong.
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
 """What judges think of an answer; see `argus.evaluation.judges`.
 
     judge: {of: {touchstone: {model: "openai:<name>@<base-url>"}}}
+    hallucination: {of: {hallucination: {model: ...}}}        the same by another name, beside another judge
     judge: {of: [{grade: {model: ...}}, {grade: {model: ...}}, {grade: {model: ...}}], combine: vote, labels: human}
 
-An answer without a readable verdict has no score; `judge[unreadable]` is their share. The record of an answer holds each request, reply,
-verdict, judging model and date. With `labels` - a field of the samples' metadata - or `truth` - a judge that knows, such as
-`scripted:truth` - the judges' labels are compared: `judge[agreement]` and Cohen's `judge[kappa]`.
+An answer without a readable verdict has no score; `judge[unreadable]` is the share of such verdicts. An answer's record holds
+each request, reply, verdict, judging model and date. With `labels` - a field of the samples' metadata - or `truth` - a judge that
+knows, such as `scripted:truth` - the judges' labels are compared: `judge[agreement]` and Cohen's `judge[kappa]`.
 """
 
 from __future__ import annotations

@@ -21,6 +21,20 @@ COMPONENTS = (
     ),
     Component(
         "scenario",
+        "mmdu",
+        "argus.evaluation.scenarios.mmdu:MMDU",
+        "MMDU's dialogues about several pictures, a question per turn",
+        "mmdu",
+    ),
+    Component(
+        "scenario",
+        "mmdu_world",
+        "argus.evaluation.scenarios.mmdu_world:MMDUWorld",
+        "dialogues about albums of drawn scenes, in MMDU's form",
+        "mmdu",
+    ),
+    Component(
+        "scenario",
         "touchstone",
         "argus.evaluation.scenarios.touchstone:TouchStone",
         "TouchStone's items: pictures with descriptions and reference answers",

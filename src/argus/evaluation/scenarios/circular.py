@@ -15,6 +15,7 @@ from pydantic import Field
 
 from argus.core.registry import Options
 from argus.core.sample import Sample
+from argus.evaluation.inferencers.base import PICTURES
 from argus.evaluation.options import Named
 from argus.evaluation.scenarios.base import Group, Scenario, scenario_of
 
@@ -41,14 +42,18 @@ class Circular(Scenario):
 
 
 def rotations(sample: Sample) -> list[Sample]:
-    """A question once per rotation of its options; a free question once."""
-    options = list(sample.options)
+    """A question once per rotation of its options, and of the pictures that belong to them; a free question once."""
+    options, pictures = list(sample.options), list(sample.metadata.get(PICTURES, []))
     return [
         replace(
             sample,
             id=f"{sample.id}/r{turn}" if turn else sample.id,
             options=options[turn:] + options[:turn],
-            metadata={**sample.metadata, "item": sample.id},
+            metadata={
+                **sample.metadata,
+                "item": sample.id,
+                **({PICTURES: pictures[turn:] + pictures[:turn]} if pictures else {}),
+            },
         )
         for turn in range(max(1, len(options)))
     ]

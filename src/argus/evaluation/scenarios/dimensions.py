@@ -4,8 +4,8 @@
     branches: {image: [counting, text]}
 
 gives accuracy[counting], accuracy[text], accuracy[image] over all their questions, and accuracy[mean image] over the two. So a
-published benchmark's protocol runs on pictures that nobody can have trained on. Every dimension gets as many questions as the next,
-about pictures of its own.
+published benchmark's protocol runs on pictures that nobody can have trained on. Every dimension gets as many questions as the
+next, about pictures of its own.
 """
 
 from __future__ import annotations
@@ -59,5 +59,10 @@ class Dimensions(Scenario):
 
     def _placed(self, sample: Sample, dimension: str) -> Sample:
         branches = [branch for branch, names in self.options.branches.items() if dimension in names]
-        metadata = {**sample.metadata, "family": dimension, "branches": branches, "picture": f"{dimension}/{sample.metadata['picture']}"}
+        metadata = {
+            **sample.metadata,
+            "family": dimension,
+            "branches": branches,
+            "picture": f"{dimension}/{sample.metadata['picture']}",
+        }
         return replace(sample, id=f"{dimension}/{sample.id}", metadata=metadata)

@@ -1,7 +1,8 @@
 """What published benchmarks share: an item file on disk, pictures beside it, items set aside with file, line, field and reason.
 
-A benchmark's class says what an item is; this one reads the file as a stream, refuses an id that stands twice (the first is kept),
-decodes videos when they are asked about, and groups consecutive items about the same pictures so that these are encoded once.
+A benchmark's class says what an item is; this one reads the file as a stream, refuses an id that stands twice (the first is
+kept), decodes videos when they are asked about, and groups consecutive items about the same pictures so that these are encoded
+once.
 """
 
 from __future__ import annotations
@@ -181,7 +182,9 @@ def choice(record: dict[str, Any], where: str) -> tuple[list[str], str]:
     Raises:
         DataError: an option is missing, or the answer is no letter.
     """
-    options = [str(field_of(record, f"choice_{x.lower()}", (str, int, float), f"{where}, field 'choice_{x.lower()}'")) for x in LETTERS]
+    options = [
+        str(field_of(record, f"choice_{x.lower()}", (str, int, float), f"{where}, field 'choice_{x.lower()}'")) for x in LETTERS
+    ]
     letter = field_of(record, "answer", str, f"{where}, field 'answer'").strip()
     if len(letter) != 1 or letter not in LETTERS:
         raise DataError(f"answer '{letter}' is none of {', '.join(LETTERS)}", where=f"{where}, field 'answer'")

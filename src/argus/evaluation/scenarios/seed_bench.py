@@ -1,18 +1,20 @@
 """SEED-Bench: Benchmarking Multimodal LLMs with Generative Comprehension (arXiv 2307.16125).
 
-19 thousand questions with four options in twelve dimensions, nine on pictures and three on videos. Nothing judges: the answer is the
-option that the model finds likeliest, as text and without letters,
+19 thousand questions with four options in twelve dimensions, nine on pictures and three on videos. Nothing judges: the answer
+is the option that the model finds likeliest, as text and without letters,
 
     answer = argmin_o  1/|o| sum_t -log p(o_t | pictures, question, o_<t)
 
-which is the inferencer {likelihood: {normalise: mean, end: false}}. Other methods (the likelihood of a letter, a written letter) are
-instructions and inferencers too, and numbers of different methods do not belong in one table.
+which is the inferencer {likelihood: {normalise: mean, end: false}}. Other methods (the likelihood of a letter, a written
+letter) are instructions and inferencers too, and numbers of different methods do not belong in one table.
 
-Item file {"questions": [...], "question_type": {...}}; a question has question_id, question_type_id 1-12, question, choice_a .. choice_d,
-answer, data_type, data_id and, in dimensions 11 and 12, segment: in seconds there, in frames here. Videos are eight frames.
+Item file {"questions": [...], "question_type": {...}}; a question has question_id, question_type_id 1-12, question, choice_a ..
+choice_d, answer, data_type, data_id and, in dimensions 11 and 12, segment: in seconds there, in frames here. Videos are eight
+frames.
 
-Averages: `image` (dimensions 1-9) and `video` (10-12) over their items, as the leaderboard; `mean image` over dimensions, its other view.
-Published code and paper agree on this; the code's own accuracy step reads fields that it never wrote, so it is not followed.
+Averages: `image` (dimensions 1-9) and `video` (10-12) over their items, as the leaderboard; `mean image` over dimensions, its
+other view. Published code and paper agree on this; the code's own accuracy step reads fields that it never wrote, so it is not
+followed.
 """
 
 from __future__ import annotations
@@ -42,7 +44,9 @@ class SeedBenchOptions(PublishedOptions):
         description="folder of the videos of dimensions 10 to 12; videos/ssv2, videos/epic-kitchens, videos/breakfast otherwise",
     )
     task: Literal["all", "image", "video"] = Field("all", description="which dimensions are asked")
-    only: list[int] = Field(default_factory=list, description="numbers of the dimensions to ask, 1 to 12; all of the task when empty")
+    only: list[int] = Field(
+        default_factory=list, description="numbers of the dimensions to ask, 1 to 12; all of the task when empty"
+    )
     frames: int = Field(FRAMES, ge=1, le=256, description="frames per video")
 
 
@@ -62,7 +66,7 @@ class SeedBench(Published):
         options, letter = choice(record, where)
         name = str(field_of(record, "question_id", (str, int), where))
         text = field_of(record, "question", str, f"{where}, field 'question'")
-        metadata = {
+        metadata: dict[str, Any] = {
             "family": dimension.name,
             "domain": "seed-bench",
             "branches": [*dimension.branches],
@@ -83,7 +87,7 @@ class SeedBench(Published):
 
     def videos(self, dimension: int) -> Path:
         """The folder of a dimension's videos."""
-        given: dict[int, Path] = dict(self.options.videos)
+        given = {int(number): folder for number, folder in self.options.videos.items()}
         return given.get(dimension) or self.file.parent / FOLDERS[dimension]
 
 

@@ -6,16 +6,18 @@
     L2  pictures inside the text -> text           23, 24 part P2
     L3  the same -> pictures and text              25-27  part P3
 
-All are four options. Answers are ranked as in SEED-Bench, by the mean likelihood of the option's tokens; pictures among the options
-(25, 26 and, beside texts, 27) need the inferencer `drawn`. Every other inferencer leaves them out with the reason, and a level with
-dimensions that were left out has no average.
+All are four options. Answers are ranked as in SEED-Bench, by the mean likelihood of the option's tokens; pictures among the
+options (25, 26 and, beside texts, 27) need the inferencer `drawn`. Every other inferencer leaves them out with the reason, and
+a level with dimensions that were left out has no average.
 
-Item file {"questions": [...], "question_type": {...}}; a question has question_id, question_type_id, question, choice_a .. choice_d, answer,
-data_id (one file or a list), data_source (whose pictures), level, subpart, version. `<img>` in a question of P2 stands for the next file of
-data_id; elsewhere pictures come first. In 25 and 27 data_id is the four options, in 26 the context and then the four options.
+Item file {"questions": [...], "question_type": {...}}; a question has question_id, question_type_id, question, choice_a ..
+choice_d, answer, data_id (one file or a list), data_source (whose pictures), level, subpart, version. `<img>` in a question of
+P2 stands for the next file of data_id; elsewhere pictures come first. In 25 and 27 data_id is the four options, in 26 the
+context and then the four options.
 
-The published averages exist over items and over dimensions: `P1` and `mean P1`; the paper's levels are means, `mean L2`. The published code
-compares a single subpart as a substring and gives no accuracy; equality is used here. 19 published letters carry a blank, which is dropped.
+The published averages exist over items and over dimensions: `P1` and `mean P1`; the paper's levels are means, `mean L2`. The
+published code compares a single subpart as a substring and gives no accuracy; equality is used here. 19 published letters carry
+a blank, which is dropped.
 """
 
 from __future__ import annotations
@@ -65,7 +67,9 @@ class SeedBench2(Published):
             return None
         level = field_of(record, "level", str, f"{where}, field 'level'")
         if level != level_of(dimension.id):
-            raise DataError(f"dimension {dimension.id} is of level {level_of(dimension.id)}, not {level}", where=f"{where}, field 'level'")
+            raise DataError(
+                f"dimension {dimension.id} is of level {level_of(dimension.id)}, not {level}", where=f"{where}, field 'level'"
+            )
         options, letter = choice(record, where)
         text = field_of(record, "question", str, f"{where}, field 'question'")
         pictures = picture_paths(record, self.root(record, where), where)
@@ -80,7 +84,8 @@ class SeedBench2(Published):
         if drawn:
             metadata[PICTURES] = drawn
             options = options if dimension.id == TEXT_AND_IMAGE else [*LETTERS]
-        parts = _interleaved(text, shown, where) if IMG in text else [*map(ImagePart, shown), TextPart(text)]
+        plain: list[Part] = [*map(ImagePart, shown), TextPart(text)]
+        parts = _interleaved(text, shown, where) if IMG in text else plain
         name = str(field_of(record, "question_id", (str, int), where))
         return Sample(name, [Message("user", parts)], options[LETTERS.index(letter)], options, metadata)
 
@@ -111,5 +116,7 @@ def _interleaved(text: str, pictures: list[Path], where: str) -> list[Part]:
         DataError: not as many markers as pictures.
     """
     if (markers := text.count(IMG)) != len(pictures):
-        raise DataError(f"the question has {markers} {IMG}, but there are {len(pictures)} pictures", where=f"{where}, field 'data_id'")
+        raise DataError(
+            f"the question has {markers} {IMG}, but there are {len(pictures)} pictures", where=f"{where}, field 'data_id'"
+        )
     return split_markers(text.replace(IMG, MARKER), [*pictures], where)

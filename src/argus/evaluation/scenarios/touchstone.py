@@ -2,10 +2,10 @@
 
     index  image  question  human_annotation  gpt4_ha_answer  category  task_name          (tab separated)
 
-`image` is base64, or a list of such texts whose pictures are shown in order. The description H becomes metadata `description`, the
-reference answer the target. Categories are the five abilities, several separated by commas; rows are also counted by sub-task. The whole
-set has 908 items; a file with another number is said to be so, `rows: null` for a part of it. Empty fields and rows that cannot
-be read are set aside with their reason.
+`image` is base64, or a list of such texts whose pictures are shown in order. The description H becomes metadata `description`,
+the reference answer the target. Categories are the five abilities, several separated by commas; rows also count by sub-task. The
+whole set has 908 items; a file with another number is said to be so, `rows: null` for a part of it. Empty fields and rows that
+cannot be read are set aside with their reason.
 """
 
 from __future__ import annotations

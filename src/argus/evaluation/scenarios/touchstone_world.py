@@ -1,4 +1,4 @@
-"""TouchStone (arXiv 2308.16890) on the procedural world: drawn scenes, whose complete description is known, in place of annotated ones.
+"""TouchStone (arXiv 2308.16890) on the procedural world: drawn scenes, completely described, in place of annotated ones.
 
     H = every thing with its properties, as the scene knows them        R = the true answer
     facts = what a right answer states, so that `scripted:truth` judges exactly
@@ -24,8 +24,8 @@ from argus.evaluation.scenarios.world import SEED_STRIDE, to_samples
 from argus.world.domain import Domain, Drawing
 
 TASKS = {  # family of questions -> ability, number of its sub-task
-    **{family: ("Visual Recognition", 0) for family in ("colour", "shape", "size", "texture", "existence", "count")},
-    **{family: ("Visual Comprehension", 0) for family in ("relation", "comparison", "nearest", "odd_one_out", "position")},
+    **dict.fromkeys(("colour", "shape", "size", "texture", "existence", "count"), ("Visual Recognition", 0)),
+    **dict.fromkeys(("relation", "comparison", "nearest", "odd_one_out", "position"), ("Visual Comprehension", 0)),
     "caption": ("Basic Description", 1),
 }
 

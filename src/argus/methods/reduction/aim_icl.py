@@ -1,4 +1,4 @@
-"""AIM: Let Any Multimodal Large Language Models Embrace Efficient In-Context Learning (arXiv 2406.07588).
+"""AIM: Let Any Multi-modal Large Language Models Embrace Efficient In-Context Learning (arXiv 2406.07588).
 
 A model that answers after a few demonstrations looks at their text; and what it would read there of the picture, the text's own
 hidden states hold already. So the frozen model reads each demonstration once, by itself, and a linear map puts the states of its

@@ -24,7 +24,7 @@ Shapes: states (B, S, D), P pictures, targets (P, n, E).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from PIL.Image import Image
@@ -69,7 +69,7 @@ class Predictors(nn.Module):
 class OlaVLM(SFT):
     """Answers, and embeddings of experts from the states of layers."""
 
-    Options: type[OlaVLMOptions] = OlaVLMOptions  # type: ignore[misc]
+    Options: ClassVar[type[OlaVLMOptions]] = OlaVLMOptions
     options: OlaVLMOptions
 
     def bind(self, model: nn.Module, processor: Any) -> None:

@@ -5,10 +5,10 @@ learns to predict the expert's embedding of the picture,
 
     L = sum_l smooth_l1(R_l([system, picture] at layer l), target),      reported: cos_l, the mean cosine of R_l and the target
 
-over all cells, or, with a truth of the world, over those that show more than the ground. Every picture of a stage is new, so what
-a stage logs last is measured on unseen pictures: a recipe reads it as `variant.stage.<name>_<layer>`. The paper trains one probe
-after the other; here all learn at once, as they share nothing. States of task tokens and of the question are not read, so that
-models with and without task tokens are probed alike.
+over all cells but those whose target is 0 and so has no direction: ground, where a truth of the world is looked for. Every
+picture of a stage is new, so what a stage logs last is measured on unseen pictures: a recipe reads it as
+`variant.stage.<name>_<layer>`. The paper trains one probe after the other; here all learn at once, as they share nothing. States
+of task tokens and of the question are not read, so that models with and without task tokens are probed alike.
 
 Such a stage trains the probes alone: `train: [probe]`.
 """
@@ -16,7 +16,7 @@ Such a stage trains the probes alone: `train: [probe]`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from PIL.Image import Image
@@ -44,7 +44,7 @@ class ProbeOptions(SFTOptions):
 class Probe(SFT):
     """Smooth-L1 of a resampler per layer."""
 
-    Options: type[ProbeOptions] = ProbeOptions  # type: ignore[misc]
+    Options: ClassVar[type[ProbeOptions]] = ProbeOptions
     options: ProbeOptions
 
     def bind(self, model: nn.Module, processor: Any) -> None:
@@ -79,10 +79,7 @@ class Probe(SFT):
         for name, teacher in self.teachers.items():
             known = batch[f"known_{name}"]
             target = teacher.targets(batch[f"teacher_{name}"])[known].float()  # (P, n, E)
-            empty = teacher.empty()
-            counts = torch.ones_like(target[..., 0], dtype=torch.bool)
-            if empty is not None:
-                counts = (target != empty.to(target)).any(-1)
+            counts = target.any(-1)  # (P, n)
             for layer, probe in self.parts[name].items():  # type: ignore[operator]
                 made = probe(states[int(layer)][row], readable)[known].float()
                 losses.append(F.smooth_l1_loss(made, target) if len(made) else made.sum())

@@ -1,0 +1,66 @@
+"""A dialogue, turn by turn: each question follows the model's own answers to those before it (MMDU, arXiv 2406.11833).
+
+    turn i:  u_1 a_1 ... u_{i-1} a_{i-1} u_i  ->  a_i            a: what the model said, to the letter
+
+A group is a dialogue, and its questions are the turns in their order, each with all turns before it. The same turn of all
+dialogues at hand is asked together. `history: reference` puts the reference answers in place of the model's own: another measure,
+in which a mistake is not carried on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import zip_longest
+from typing import Literal
+
+from pydantic import Field
+
+from argus.core.errors import DataError
+from argus.core.registry import Options
+from argus.core.sample import Message, Sample, TextPart
+from argus.evaluation.inferencers.base import Answer, AnsweringModel, Inferencer, Question
+
+
+class DialogueOptions(Options):
+    """Options of the inferencer."""
+
+    max_new_tokens: int = Field(2048, ge=1, le=8192, description="longest answer in tokens (the paper's for LLaVA)")
+    history: Literal["own", "reference"] = Field("own", description="whose answers stand in the turns before")
+
+
+class Dialogue(Inferencer):
+    """Greedy decoding, one turn after the other."""
+
+    Options = DialogueOptions
+    options: DialogueOptions
+    whole_groups = True
+
+    def answer(self, model: AnsweringModel, questions: Sequence[Question]) -> list[Answer]:
+        if self.options.history == "reference":
+            return model.generate(questions, self.options.max_new_tokens)
+        dialogues: dict[str, list[int]] = {}
+        for place, question in enumerate(questions):
+            dialogues.setdefault(question.group, []).append(place)
+        said: dict[str, list[str]] = {group: [] for group in dialogues}
+        found: dict[int, Answer] = {}
+        for turn in zip_longest(*dialogues.values()):
+            places = [place for place in turn if place is not None]
+            asked = [replace(questions[i], sample=continued(questions[i].sample, said[questions[i].group])) for i in places]
+            for place, answer in zip(places, model.generate(asked, self.options.max_new_tokens), strict=True):
+                found[place] = answer
+                said[questions[place].group].append(answer.text)
+        return [found[place] for place in range(len(questions))]
+
+
+def continued(sample: Sample, said: Sequence[str]) -> Sample:
+    """A turn behind the given answers in place of the reference answers.
+
+    Raises:
+        DataError: a turn before it was not asked.
+    """
+    own = iter(said)
+    if sum(m.role == "assistant" for m in sample.messages) != len(said):
+        raise DataError("an earlier turn of the dialogue could not be asked", where=sample.id)
+    messages = [Message("assistant", [TextPart(next(own))]) if m.role == "assistant" else m for m in sample.messages]
+    return replace(sample, messages=messages)
