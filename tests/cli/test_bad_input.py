@@ -105,7 +105,7 @@ def test_a_missing_dataset(argus: Argus, tmp_path: Path) -> None:
     ("words", "text"),
     [
         (("components", "list", "reduzer"), "unknown kind of component 'reduzer'. Did you mean 'reducer'?"),
-        (("components", "show", "reducer", "fastervml"), "unknown technique 'fastervml'. Did you mean 'fastervlm'?"),
+        (("components", "show", "reducer", "fastervml"), "unknown reducer 'fastervml'. Did you mean 'fastervlm'?"),
         (("papers", "show", "fastervml"), "there is no paper 'fastervml'. Did you mean 'fastervlm'?"),
         (("world", "show", "objets"), "unknown domain 'objets'. Did you mean 'objects'?"),
         (("run", "no-such-recipe"), "there is no recipe 'no-such-recipe'"),
