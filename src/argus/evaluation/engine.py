@@ -291,9 +291,7 @@ class _Run:
                     scores[i][name] = score
         return [self.record(*one, seconds, blind) for one in zip(questions, answers, scores, strict=True)]
 
-    def record(
-        self, question: Question, answer: Answer, scores: dict[str, Score], seconds: float, blind: bool
-    ) -> dict[str, Any]:
+    def record(self, question: Question, answer: Answer, scores: dict[str, Score], seconds: float, blind: bool) -> dict[str, Any]:
         """The record of an answer."""
         sample = question.sample
         if answer.skipped:
