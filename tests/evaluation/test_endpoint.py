@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
 import json
 import math
 import threading
 import time
 from collections import Counter
+from concurrent.futures import CancelledError
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -95,7 +97,7 @@ def server():
 def endpoint(server):
     made = []
 
-    def connect(options="backoff=0.01&timeout=0.5"):
+    def connect(options="backoff=0.01&timeout=10"):
         made.append(EndpointModel(f"openai:tiny@http://127.0.0.1:{server.server_port}/v1#{options}"))
         return made[-1]
 
@@ -141,9 +143,29 @@ def test_the_picture_arrives_as_it_was(server, endpoint):
 @pytest.mark.parametrize("fault", ["429", "500", "503", "hang", "torn", "empty", "null", "drop"])
 def test_what_may_pass_is_tried_again(server, endpoint, fault):
     server.faults = [fault]
-    model = endpoint()
+    model = endpoint(f"backoff=0.01&timeout={0.5 if fault == 'hang' else 10}")
     assert model.generate([ASKED], 4)[0].text == "red"
     assert (model.usage.requests, model.usage.failed) == (2, 1)
+
+
+def test_closing_lets_nobody_wait(server, endpoint):
+    server.delay = 3.0
+    model, ended = endpoint(), []
+
+    def asks():
+        with contextlib.suppress(CancelledError):
+            model.generate([ASKED], 4)
+        ended.append(True)
+
+    thread = threading.Thread(target=asks, daemon=True)
+    thread.start()
+    while not server.under_way:
+        time.sleep(0.01)
+    model.close()
+    thread.join(2.0)
+    assert ended
+    with pytest.raises(ArgusError, match="closed"):
+        model.generate([ASKED], 4)
 
 
 def test_retry_after_is_respected(server, endpoint):

@@ -130,13 +130,19 @@ class EndpointModel:
             timeout=self.options.timeout,
             limits=httpx.Limits(max_connections=self.options.concurrency),
         )
+        self._gate, self._closed = threading.Lock(), False
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
 
     def close(self) -> None:
-        """Drop all connections."""
-        self._wait(self._client.aclose())
+        """Drop all connections, and whoever still waits for an answer."""
+        with self._gate:
+            if self._closed:
+                return
+            self._closed = True
+        self._loop.call_soon_threadsafe(self._cancel)
+        asyncio.run_coroutine_threadsafe(self._client.aclose(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -234,7 +240,12 @@ class EndpointModel:
             task.cancel()
 
     def _wait(self, work: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+        with self._gate:  # a loop that has stopped would never answer, and the thread that asks would keep the process waiting
+            if self._closed:
+                work.close()
+                raise ModelError("the endpoint was closed", where=self.url)
+            asked = asyncio.run_coroutine_threadsafe(work, self._loop)
+        return asked.result()
 
     async def _all(self, work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
         return await asyncio.gather(*work)
