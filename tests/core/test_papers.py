@@ -77,3 +77,8 @@ def test_a_run_of_no_paper_or_without_claims_is_not_recorded(tmp_path: Path, mon
     empty.finish()
     with pytest.raises(ArgusError, match="measured no claim"):
         papers.record_result(empty)
+
+
+def test_a_recorded_command_names_no_folder_of_this_machine() -> None:
+    assert papers._anywhere("argus run a.yaml --root /home/me/runs x.y=1") == "argus run a.yaml x.y=1"
+    assert papers._anywhere("argus run 'a b.yaml' --root=/home/me") == "argus run 'a b.yaml'"

@@ -7,6 +7,7 @@ means that a finished run of its recipe was recorded, with claims that are still
 from __future__ import annotations
 
 import json
+import shlex
 import time
 from dataclasses import asdict, dataclass, field
 from functools import cache
@@ -110,7 +111,7 @@ def record_result(run: Run) -> Path:
     data = {
         "slug": slug,
         "claims": claims,
-        "command": environment["command"],
+        "command": _anywhere(environment["command"]),
         "commit": environment["commit"],
         "machine": environment["machine"],
         "date": time.strftime("%Y-%m-%d", time.localtime(state["started"])),
@@ -122,6 +123,15 @@ def record_result(run: Run) -> Path:
     path = folder / f"{slug}.json"
     path.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return path
+
+
+def _anywhere(command: str) -> str:
+    """A command without the folder of its runs, which decides no number and is this machine's alone."""
+    words = shlex.split(command)
+    while "--root" in words:
+        at = words.index("--root")
+        del words[at : at + 2]
+    return shlex.join(word for word in words if not word.startswith("--root="))
 
 
 def _recipes() -> dict[str, tuple[str, list[str]]]:
