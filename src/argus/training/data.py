@@ -16,6 +16,9 @@ from argus.training.objectives.base import Item
 from argus.training.options import DataOptions
 from argus.world.data import choose, mixture
 
+REDRAWS = 64  # scenes that are tried before a stage gives up
+ELSEWHERE = 1 << 40  # indices that no stage counts to
+
 
 class StageData(Dataset[Item]):
     """`length` items drawn from the world's mixture and from files.
@@ -41,7 +44,16 @@ class StageData(Dataset[Item]):
             return self.files[(index // 2 if self.world else index) % len(self.files)]
         domain = choose(self.world, index)
         families = tuple(f for f in self.options.families if f in domain.families + domain.more_families)
-        return domain.draw("train", index, self.options.size, self.count, families), domain
+        for attempt in range(REDRAWS):  # a scene may have nothing to ask of these families: another one stands in for it
+            drawing = domain.draw("train", index + attempt * ELSEWHERE, self.options.size, self.count, families)
+            if drawing.questions or not self.count:
+                break
+        else:
+            raise DataError(
+                f"{REDRAWS} scenes of {domain.name} in a row have nothing to ask of {', '.join(families) or 'any family'}",
+                hint="Name other families, or options of the domain that draw fuller scenes.",
+            )
+        return drawing, domain
 
 
 def _read(path: str) -> list[Sample]:

@@ -1,0 +1,28 @@
+"""A stage's samples: pure functions of their index, whatever a scene has to offer."""
+
+from __future__ import annotations
+
+import pytest
+
+from argus.core.errors import DataError
+from argus.training.data import StageData
+from argus.training.options import DataOptions
+
+
+def test_a_scene_without_a_question_is_replaced_by_another_one() -> None:
+    """Relations need two things, and scenes of one to two things often have one."""
+    options = {"world": {"objects": 1.0}, "domains": {"objects": {"max_objects": 2}}, "families": ["relation"], "questions": 1}
+    data = StageData(DataOptions.model_validate(options), 60)
+    drawings = [data[i][0] for i in range(60)]
+    assert all(drawing.questions for drawing in drawings)
+    replaced = [d for i, d in enumerate(drawings) if d.id != f"objects/train/{i}"]
+    assert 10 < len(replaced) < 50
+    assert len({d.id for d in drawings}) == 60
+    again = StageData(DataOptions.model_validate(options), 60)
+    assert [again[i][0].id for i in range(60)] == [d.id for d in drawings]
+
+
+def test_scenes_that_never_have_a_question_are_an_error() -> None:
+    options = {"world": {"objects": 1.0}, "domains": {"objects": {"max_objects": 1}}, "families": ["relation"]}
+    with pytest.raises(DataError, match="nothing to ask of relation"):
+        StageData(DataOptions.model_validate(options), 4)[0]
