@@ -141,8 +141,7 @@ class EndpointModel:
             if self._closed:
                 return
             self._closed = True
-        self._loop.call_soon_threadsafe(self._cancel)
-        asyncio.run_coroutine_threadsafe(self._client.aclose(), self._loop).result()
+        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -234,6 +233,13 @@ class EndpointModel:
             pool.shutdown(wait=False, cancel_futures=True)
             if under_way and not self._loop.is_closed():
                 self._loop.call_soon_threadsafe(self._cancel)  # what is still under way would keep the process waiting
+
+    async def _end(self) -> None:
+        asked = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in asked:
+            task.cancel()
+        await asyncio.gather(*asked, return_exceptions=True)  # a loop that stopped earlier would never tell those who wait
+        await self._client.aclose()
 
     def _cancel(self) -> None:
         for task in asyncio.all_tasks(self._loop):
