@@ -235,15 +235,17 @@ class EndpointModel:
                 self._loop.call_soon_threadsafe(self._cancel)  # what is still under way would keep the process waiting
 
     async def _end(self) -> None:
-        asked = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in asked:
-            task.cancel()
-        await asyncio.gather(*asked, return_exceptions=True)  # a loop that stopped earlier would never tell those who wait
+        await asyncio.gather(
+            *self._cancel(), return_exceptions=True
+        )  # a loop that stopped earlier would never tell those who wait
         await self._client.aclose()
 
-    def _cancel(self) -> None:
-        for task in asyncio.all_tasks(self._loop):
+    def _cancel(self) -> set[asyncio.Task[Any]]:
+        """Cancels all requests but the task that asks for it; those that were under way."""
+        under_way = asyncio.all_tasks(self._loop) - {asyncio.current_task(self._loop)}
+        for task in under_way:
             task.cancel()
+        return under_way
 
     def _wait(self, work: Coroutine[Any, Any, T]) -> T:
         with self._gate:  # a loop that has stopped would never answer, and the thread that asks would keep the process waiting

@@ -189,7 +189,7 @@ def test_a_standardised_start_does_not_see_what_all_patches_share(tmp_path: Path
     assert blind.norm() < seen.norm(dim=-1).mean()
 
 
-def test_the_first_stage_trains_the_last_block_the_head_and_the_table() -> None:
+def test_the_connector_as_a_part_is_its_head_and_its_table() -> None:
     config = ArgusConfig(TOWERS["vit"].to_dict(), {**LANGUAGE["llama"], "vocab_size": 64}, connector={"ovis": {"vocabulary": 20}})
     model = ArgusForConditionalGeneration(config)
     set_trainable(model, ["multi_modal_projector"])

@@ -52,7 +52,7 @@ class DynamicLlavaTrainingOptions(TechniqueOptions):
 class Sparse:
     """The policy of one forward pass, from layer l on.
 
-    Args:
+    Attributes:
         policy: (B, S); None until layer l is entered.
         shares: mean of m per picture, and per long answer.
     """
