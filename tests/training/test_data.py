@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from argus.core.errors import DataError
+from argus.core.errors import DataError, RecipeError
 from argus.training.data import StageData
 from argus.training.options import DataOptions
 
@@ -26,3 +26,9 @@ def test_scenes_that_never_have_a_question_are_an_error() -> None:
     options = {"world": {"objects": 1.0}, "domains": {"objects": {"max_objects": 1}}, "families": ["relation"]}
     with pytest.raises(DataError, match="nothing to ask of relation"):
         StageData(DataOptions.model_validate(options), 4)[0]
+
+
+def test_a_family_that_nobody_asks_is_refused() -> None:
+    options = DataOptions.model_validate({"world": {"objects": 1.0}, "families": ["colours"]})
+    with pytest.raises(RecipeError, match=r"objects ask no 'colours' questions.*\n?.*colour"):
+        StageData(options, 1)

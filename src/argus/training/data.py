@@ -10,7 +10,7 @@ from pathlib import Path
 
 from torch.utils.data import Dataset
 
-from argus.core.errors import DataError, RecipeError
+from argus.core.errors import DataError, RecipeError, nearest
 from argus.core.sample import Sample
 from argus.training.objectives.base import Item
 from argus.training.options import DataOptions
@@ -27,12 +27,19 @@ class StageData(Dataset[Item]):
         options: domains with weights, files, picture size, turns.
         length: number of items, steps * batch_size.
         questions: whether drawings carry questions (not needed by contrastive training).
+
+    Raises:
+        RecipeError: no domain of the mixture asks questions of a named family.
     """
 
     def __init__(self, options: DataOptions, length: int, questions: bool = True) -> None:
         self.options, self.length = options, length
         self.count = options.questions if questions else 0
         self.world = mixture(options.world, options.domains) if options.world else []
+        known = [family for domain, _ in self.world for family in domain.families + domain.more_families]
+        for family in options.families:
+            if known and family not in known:
+                raise RecipeError(f"{' and '.join(options.world)} ask no '{family}' questions", hint=nearest(family, known))
         self.files = [sample for path in options.files for sample in _read(path)]
 
     def __len__(self) -> int:
