@@ -28,8 +28,8 @@ def test_demonstrations_share_the_words_of_their_episode() -> None:
             assert shown.answer == word
             assert shown.pixels is not None
         assert {thing.colour for thing in scene.picture.things} == {scene.colour}
-        assert {q.answer for q in drawing.questions} == {words[scene.colour]}
-        assert all(set(q.options) == set(words.values()) for q in drawing.questions)
+        assert {q.answer for q in drawing.questions} == {f"{scene.colour} {words[scene.colour]}"}
+        assert all(set(q.options) == {f"{scene.colour} {word}" for word in words.values()} for q in drawing.questions)
 
 
 def test_pixels_have_the_colour_that_the_word_means() -> None:
@@ -71,12 +71,14 @@ def test_told_in_words(told: str) -> None:
     for index in range(20):
         drawing = drawn(index, told=told)
         words = dict(drawing.scene.words)
-        for shown, (colour, _) in zip(drawing.demonstrations, drawing.scene.words, strict=True):
+        for shown, (colour, word) in zip(drawing.demonstrations, drawing.scene.words, strict=True):
+            assert shown.answer == f"{colour} {word}"
             assert shown.pixels is None
             assert shown.text in {wording.format(colour) for wording in WORDINGS}
         for question in drawing.questions:
             named = [colour for colour in COLOURS if colour in question.text.strip("?.").split()]
-            assert named == ([c for c, w in words.items() if w == question.answer] if told == "all" else [])
+            assert named == ([question.answer.split()[0]] if told == "all" else [])
+            assert question.answer in {f"{colour} {word}" for colour, word in words.items()}
         asked.add(len({q.answer for q in drawing.questions}))
     assert max(asked) == (1 if told == "demonstrations" else 4)
     again = drawn(3, told=told)

@@ -1,14 +1,15 @@
 """Novel: what a colour is called in a language that was made up for this one picture.
 
 An episode has a picture of things in one colour, and a few demonstrations: other pictures, each in another colour, with the word
-for it. The question is what the first picture's colour is called. Words are drawn anew for every episode, so nothing but its
-demonstrations says what they mean; the picture's colour is one of those that were shown. Episodes, their words included, are
-pure functions of the index like every scene.
+for it. The question is what the first picture's colour is called, and the answer says the colour and then its word. Words are drawn
+anew for every episode, so nothing but its demonstrations says what they mean; the picture's colour is one of those that were shown.
+Episodes, their words included, are pure functions of the index like every scene.
 
-    [blue star] What is this colour called? mi    [red ring] Name this colour. tex    [blue heart] Name this colour. -> mi
+    [blue star] Name this colour. mi    [red ring] Name this colour. tex    [blue heart] Name this colour. -> blue mi
 
-With `told: demonstrations` these name their colour in words and show no picture. With `told: all` so do questions, which then ask
-about any colour that was shown and need no picture: what can be learned, and asked, in text alone.
+The demonstrations of pictures don't say their colour: that has to be seen. With `told: demonstrations` they do ("Name blue. blue mi")
+and show no picture. With `told: all` so do questions, which then ask about any colour that was shown and need no picture: what can be
+learned, and asked, in text alone.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from argus.world.domain import COLOURS, Demonstration, Domain, Drawing, Question
 from argus.world.objects import Objects, ObjectsOptions, ObjectsScene
 
 WORDS = tuple("bo co di le mi mu ne ri ro se si bel det hig mil tex".split())  # short, so that tokenizers leave them whole
-WORDINGS = ("What is {} called?", "Name {}.", "Which word is {}?", "What do they call {}?", "Say {}.")
+WORDINGS = ("Name {}.", "What is {} called?", "Which word is {}?", "What do they call {}?", "Say {}.")
 THIS = "this colour"
 
 
@@ -107,9 +108,9 @@ class Novel(Domain):
 
         def ask(family: str) -> Question:
             colour = dice.pick(list(words)) if told else scene.colour
-            options = tuple(dice.shuffled(list(words.values())))
+            options = tuple(f"{colour} {word}" for word in dice.shuffled(list(words.values())))
             text = dice.pick(self.wordings).format(colour if told else THIS)
-            return Question(family, text, words[colour], options, () if told else self.boxes(scene))
+            return Question(family, text, f"{colour} {words[colour]}", options, () if told else self.boxes(scene))
 
         return self.collect(dice, count, families, ask)
 
@@ -117,7 +118,9 @@ class Novel(Domain):
         drawing = super().draw(split, index, size, count, families)
         scene, told = drawing.scene, self.options.told != "nothing"
         drawing.demonstrations = tuple(
-            Demonstration(asks.format(colour if told else THIS), word, None if told else self.objects.render(shown, size))
+            Demonstration(asks.format(colour), f"{colour} {word}", None)
+            if told
+            else Demonstration(asks.format(THIS), word, self.objects.render(shown, size))
             for shown, asks, (colour, word) in zip(scene.shown, scene.wordings, scene.words, strict=True)
         )
         return drawing

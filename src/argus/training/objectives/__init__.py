@@ -12,6 +12,7 @@ COMPONENTS = (
         "atp-llava",
     ),
     Component("objective", "contrastive", "argus.training.objectives.contrastive:Contrastive", "CLIP loss, and dense targets"),
+    Component("objective", "copying", "argus.training.objectives.copying:Copying", "random tokens that are said twice"),
     Component(
         "objective",
         "dynamic_llava",
