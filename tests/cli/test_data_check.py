@@ -62,6 +62,17 @@ def test_the_second_benchmark_is_checked_with_its_options_pictures(argus: Argus,
     assert "yellow.png: there is no such picture" in result.output
 
 
+def test_languages_and_sensors_are_checked(argus: Argus, tmp_path: Path) -> None:
+    from tests.evaluation import test_mvl_sib, test_spark
+
+    result = argus("data", "check", "mvl-sib", test_mvl_sib.download(tmp_path / "a", 35), "--set", "task=i2s")
+    assert result.exit_code == 0, result.output
+    assert ["nqo_Nkoo", "105", "of", "3,012"] in [line.split() for line in result.output.splitlines()]
+    result = argus("data", "check", "spark", test_spark.download(tmp_path / "b", "jsonl"))
+    assert result.exit_code == 0, result.output
+    assert ["position", "4", "of", "817"] in [line.split() for line in result.output.splitlines()]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
+import torch
 
 from argus.core.registry import build
 from argus.core.sample import ImagePart
 from argus.evaluation.engine import MemoryRecords, evaluate
 from argus.evaluation.inferencers.base import Answer, Question
+from argus.evaluation.inferencers.dialogue import continued
 from argus.evaluation.local import LocalModel
 from argus.evaluation.options import EvaluationOptions
 from argus.evaluation.scenarios.mmdu import MARKER, dialogue
+from argus.evaluation.tree import Tree, pack
 from argus.methods.attach import attach
 
 from .conftest import naive_score, picture
@@ -128,3 +133,51 @@ def test_a_dialogue_goes_with_techniques(ask, model):
                 assert ask(records).answered == 9
         answers[keep] = {r["id"]: r.get("answer") for r in records.rows}
     assert answers[1.0] == answers[None] != answers[0.25]
+
+
+# The cache is kept from turn to turn
+
+
+def long_dialogue(later_picture=False):
+    """Five turns about two pictures; a third one may come with the fourth turn."""
+    marks = {0: MARKER * 2, **({3: MARKER} if later_picture else {})}
+    said = [(f"{marks.get(n, '')}question {n}", "") for n in range(5)]
+    return dialogue("d", said, [picture(k) for k in range(2 + later_picture)], "here")
+
+
+@pytest.mark.parametrize("later_picture", [False, True])
+@pytest.mark.parametrize("keep", [None, 0.5])
+def test_a_kept_cache_gives_the_answers_and_logits_of_recomputing(model, processor, monkeypatch, later_picture, keep):
+    group = long_dialogue(later_picture)
+    thread, said = None, []
+    with attach(model, "random", keep=keep) if keep else nullcontext() as attachment:
+        local = LocalModel(model, processor, attachment)
+        for sample in group.samples:
+            asked = Question("d", continued(sample, said), sample.images())
+            (whole,) = local.generate([asked], 6)
+            thread = thread or local.thread()
+            answer = local.go_on(thread, asked, 6)
+            assert (answer.text, answer.tokens) == (whole.text, whole.tokens)
+            (prompt,) = local.held.prompter.prompts([asked], options=False)
+            with torch.inference_mode():
+                last = pack([[Tree(prompt.tail[-1:], [])]], thread.prefix.length)
+                kept = local.together.feed(thread.prefix, last)[0, -1].log_softmax(-1)
+                thread.prefix.cache.crop(-1)
+                (prefix,) = local.together.prefixes([asked], [prompt])
+                anew = local.together.feed(prefix, pack([[Tree(prompt.tail, [])]], prefix.length))[0, -1].log_softmax(-1)
+            assert torch.allclose(kept, anew, atol=1e-4)
+            said.append(answer.text)
+
+
+def test_a_turn_feeds_only_what_is_new(model, processor, monkeypatch):
+    local, fed = LocalModel(model, processor), []
+    feed, prefixes = local.together.feed, local.together.prefixes
+    monkeypatch.setattr(local.together, "feed", lambda prefix, packed: fed.append(packed.ids.shape[1]) or feed(prefix, packed))
+    monkeypatch.setattr(local.together, "prefixes", lambda *given: fed.append("pictures") or prefixes(*given))
+    local.shares = local.proved = True
+    answers = build("inferencer", "dialogue", {"max_new_tokens": 4}).answer(local, questions(long_dialogue()))
+    assert fed.count("pictures") == 1
+    tokens = [n for n in fed if n != "pictures"]
+    assert tokens[1::2] == [1] * 5  # the last token of each prompt, whose logits are read
+    new = [len(processor.tokenizer(f"{answers[n - 1].text}</s><user>question {n}<assistant>").input_ids) for n in range(1, 5)]
+    assert all(count <= most + 4 for count, most in zip(tokens[2::2], new, strict=True))  # byte tokens of an answer may vary

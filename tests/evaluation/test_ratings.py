@@ -1,11 +1,17 @@
 """Elo: equal players, sums, order."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
-from argus.evaluation.ratings import Battle, elo, ratings, win_matrix
+from argus.cli.app import app
+from argus.core.errors import DataError
+from argus.evaluation.ratings import Battle, elo, ratings, read_battles, win_matrix
 
 NAMES = ["a", "b", "c", "d"]
 BATTLES = st.lists(
@@ -70,3 +76,36 @@ def test_ties_are_in_no_cell_of_the_win_matrix() -> None:
     assert cells[0, 1] == 0.5
     assert cells[1, 0] == 0.25
     assert np.isnan(cells[0, 0])
+
+
+def votes(path: Path, rows: list[tuple[str, str, str]]) -> Path:
+    path.write_text("".join(json.dumps(dict(zip(("left", "right", "vote"), row, strict=True))) + "\n" for row in rows))
+    return path
+
+
+def test_ratings_of_a_file_of_votes(tmp_path: Path) -> None:
+    file = votes(tmp_path / "battles.jsonl", [("a", "b", "left")] * 3 + [("b", "a", "tie"), ("b", "c", "both bad")])
+    assert len(read_battles(file)) == 5
+    shown = CliRunner().invoke(app, ["ratings", str(file), "--json"])
+    assert shown.exit_code == 0, shown.output
+    found = json.loads(shown.output)
+    assert [row["model"] for row in found["ratings"]] == ["a", "c", "b"]
+    assert sum(row["value"] for row in found["ratings"]) == pytest.approx(3000, abs=0.5)
+    assert found["wins"]["a"] == {"b": 0.75}
+    text = CliRunner().invoke(app, ["ratings", str(file), "--both-bad", "drop", "--shuffles", "20"]).output
+    assert "a " in text
+    assert "0.75" in text
+    empty = CliRunner().invoke(app, ["ratings", str(votes(tmp_path / "none.jsonl", []))])
+    assert empty.exit_code == 2
+    assert "there is no vote in it" in empty.output
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [(("a", "b", "lift"), "Did you mean 'left'"), (("a", "a", "left"), "fights itself")],
+)
+def test_a_vote_that_cannot_be_read_stops_the_rating(tmp_path: Path, row: tuple[str, str, str], reason: str) -> None:
+    with pytest.raises(DataError, match=f":2.*{reason}"):
+        read_battles(votes(tmp_path / "battles.jsonl", [("a", "b", "left"), row]))
+    with pytest.raises(DataError, match="no such file"):
+        read_battles(tmp_path / "missing.jsonl")

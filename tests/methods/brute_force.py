@@ -12,7 +12,7 @@ from argus.model.anatomy import anatomy
 
 
 def columns_gone(attachment: Any, inputs: dict[str, Tensor], model: Any) -> dict[int, set[int]]:
-    """layer -> columns of item 0 that the attachment dropped in front of it."""
+    """layer -> columns of item 0 that the attachment dropped in front of it, breaks of lines without tokens among them."""
     parts = anatomy(model)
     tokens = parts.visual_tokens(inputs)
     gone: dict[int, set[int]] = {}
@@ -22,6 +22,14 @@ def columns_gone(attachment: Any, inputs: dict[str, Tensor], model: Any) -> dict
         all_cells = dict(zip(tokens.cell[own].tolist(), tokens.column[own].tolist(), strict=True))
         stay = set(kept.indices.tolist())
         gone.setdefault(kept.layer, set()).update(c for cell, c in all_cells.items() if cell not in stay)
+    for columns in gone.values():
+        ends = [] if tokens.breaks is None else tokens.breaks[:, 1].tolist()
+        left = (
+            [line for line, c in zip(tokens.line.tolist(), tokens.column.tolist(), strict=True) if c not in columns]
+            if ends
+            else []
+        )
+        columns.update(column for line, column in enumerate(ends) if line not in left)
     return gone
 
 
@@ -45,7 +53,9 @@ def logits_with(
     parts = anatomy(model)
     ids = torch.cat([inputs["input_ids"], torch.tensor([list(more)], dtype=torch.long)], dim=1)
     grids = {k: v for k, v in inputs.items() if k.endswith("grid_thw")}
-    pictures = {k: v for k, v in inputs.items() if k.startswith(("pixel", "image_grid", "image_sizes", "video_grid"))}
+    pictures = {
+        k: v for k, v in inputs.items() if k.startswith(("pixel", "image_grid", "image_sizes", "batch_num", "video_grid"))
+    }
     length = ids.shape[1]
     embeddings = parts.root.get_input_embeddings()(ids)
     features = parts.root.get_image_features(**pictures)

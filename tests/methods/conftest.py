@@ -15,6 +15,12 @@ def models() -> dict[str, Any]:
     return {name: family.model() for name, family in FAMILIES.items()}
 
 
+@pytest.fixture(params=[name for name in sorted(FAMILIES) if FAMILIES[name].plain])
+def plain(request: Any) -> str:
+    """A family whose pictures are one crop each."""
+    return request.param
+
+
 @pytest.fixture(params=sorted(FAMILIES))
 def family(request: Any) -> str:
     return request.param

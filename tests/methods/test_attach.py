@@ -18,7 +18,7 @@ from argus.core.registry import components
 from argus.methods.learned import LearnedReducer
 from argus.model.anatomy import anatomy
 from tests.methods.brute_force import columns_gone, logits_with
-from tests.methods.families import FAMILIES, IMAGE, PAD, cast, llava, llava_inputs, qwen, qwen_inputs
+from tests.methods.families import FAMILIES, IMAGE, PAD, cast, llava, llava_inputs, qwen, qwen2, qwen_inputs, single
 
 # YOPO keeps all tokens and cuts what is computed for them, and trained choices need their weights: their tests are their own.
 REDUCERS = [c.name for c in components("reducer") if c.name != "yopo" and not issubclass(c.load(), LearnedReducer)]
@@ -32,22 +32,6 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 @pytest.fixture(params=REDUCERS)
 def reducer(request: Any) -> str:
     return request.param
-
-
-def single(inputs: dict[str, Tensor], item: int, family: str, pictures: list[int]) -> dict[str, Tensor]:
-    """One item of a batch, without its padding."""
-    real = inputs["attention_mask"][item].bool()
-    out = {k: inputs[k][item : item + 1, real] for k in ("input_ids", "attention_mask", "mm_token_type_ids") if k in inputs}
-    first, count = sum(pictures[:item]), pictures[item]
-    if family != "qwen2_5_vl":
-        out["pixel_values"] = inputs["pixel_values"][first : first + count]
-    else:
-        grids = inputs["image_grid_thw"]
-        sizes = grids.prod(-1).tolist()
-        out["pixel_values"] = inputs["pixel_values"].split(sizes)[first : first + count]
-        out["pixel_values"] = torch.cat(list(out["pixel_values"]))
-        out["image_grid_thw"] = grids[first : first + count]
-    return out
 
 
 def renumbered(reducer: str) -> set[int]:
@@ -128,23 +112,24 @@ def test_a_model_that_fails_is_left_clean(models: dict[str, Any]) -> None:
 
 def test_counts_and_raster_order(models: dict[str, Any], family: str, reducer: str) -> None:
     model, inputs = models[family], FAMILIES[family].inputs([1, 2], [4, 7])
-    grids = [c.grid for c in anatomy(model).visual_tokens(inputs).crops]
+    tokens = anatomy(model).visual_tokens(inputs)
+    sizes = [tokens.crop[tokens.item == item].unique(return_counts=True)[1].tolist() for item in (0, 1)]
     with argus.attach(model, reducer, keep=0.3) as attachment, torch.no_grad():
         model(**inputs)
-    assert [k.grid for k in attachment.kept] == grids
+    assert [(k.item, k.image, k.tile, k.grid) for k in attachment.kept] == [
+        (c.item, c.image, c.tile, c.grid) for c in tokens.crops
+    ]
     for kept in attachment.kept:
         indices = kept.indices.tolist()
         assert indices == sorted(set(indices))
         assert kept.mask().shape == kept.grid
         assert kept.mask().flatten().nonzero().flatten().tolist() == indices
-    per_item = [[grids[0]], grids[1:]]
-    for count, crops in zip(attachment.counts, per_item, strict=True):
-        sizes = [r * c for r, c in crops]
+    for count, crops in zip(attachment.counts, sizes, strict=True):
         if reducer in IN_LLM:  # one budget for the whole prompt
-            assert count.kept == int(sum(sizes) * 0.3 + 0.5)
+            assert count.kept == int(sum(crops) * 0.3 + 0.5)
         else:  # one per crop
-            assert count.per_crop == tuple(int(s * 0.3 + 0.5) for s in sizes)
-        assert count.total == sum(sizes)
+            assert count.per_crop == tuple(int(size * 0.3 + 0.5) for size in crops)
+        assert count.total == sum(crops)
 
 
 def test_keep_nothing_leaves_the_text(models: dict[str, Any], family: str, reducer: str) -> None:
@@ -202,7 +187,7 @@ def test_batch_with_padding_equals_one_by_one(family: str, reducer: str, attenti
             for step in range(3):
                 torch.testing.assert_close(out.logits[step][item], logits[step], atol=2e-5, rtol=1e-4)
     assert together == alone
-    assert len({len(k[2]) for k in together}) > 1 or family != "qwen2_5_vl"
+    assert len({sum(len(k[2]) for k in together if k[0] == item) for item in range(3)}) > 1
 
 
 def test_right_padding_in_training(models: dict[str, Any], reducer: str) -> None:
@@ -259,7 +244,7 @@ def test_questions_behind_a_cached_picture(models: dict[str, Any], family: str, 
         cache = model(**prefix, use_cache=True).past_key_values
         assert cache.get_seq_length() == split
         question = {"input_ids": inputs["input_ids"][:, split:], "attention_mask": inputs["attention_mask"]}
-        if family == "qwen2_5_vl":
+        if anatomy(model).mrope:
             places, _ = model.model.get_rope_index(**{k: v for k, v in inputs.items() if k != "pixel_values"})
             question["position_ids"] = places[..., split:]
         copied = copy.deepcopy(cache)
@@ -300,17 +285,10 @@ def test_a_second_picture_later_in_the_conversation(models: dict[str, Any], fami
         expected = model(**two).logits[:, split:]
         gone = columns_gone(attachment, two, model)
         stay = [c - split for c in range(split, len(ids)) if c not in gone[0]]
-        pixels = {k: v for k, v in two.items() if k in ("pixel_values", "image_grid_thw")}
-        first, second = dict(pixels), dict(pixels)
-        if family != "qwen2_5_vl":
-            first["pixel_values"], second["pixel_values"] = pixels["pixel_values"][:1], pixels["pixel_values"][1:]
-            extra: dict[str, Tensor] = {}
-        else:
-            size = int(pixels["image_grid_thw"][0].prod())
-            first = {"pixel_values": pixels["pixel_values"][:size], "image_grid_thw": pixels["image_grid_thw"][:1]}
-            second = {"pixel_values": pixels["pixel_values"][size:], "image_grid_thw": pixels["image_grid_thw"][1:]}
-            kinds = two["mm_token_type_ids"]
-            places, _ = model.model.get_rope_index(two["input_ids"], kinds, two["image_grid_thw"])
+        first, second = (FAMILIES[family].part(two, range(n, n + 1)) for n in (0, 1))
+        extra: dict[str, Tensor] = {}
+        if anatomy(model).mrope:
+            places, _ = model.model.get_rope_index(two["input_ids"], two["mm_token_type_ids"], two["image_grid_thw"])
             extra = {"position_ids": places}
         cut = {k: v[..., :split] for k, v in extra.items()}
         cache = model(input_ids=two["input_ids"][:, :split], **first, **cut, use_cache=True).past_key_values
@@ -320,7 +298,7 @@ def test_a_second_picture_later_in_the_conversation(models: dict[str, Any], fami
 
 
 @pytest.mark.parametrize("mode", ["fastervlm", "random"])
-@pytest.mark.parametrize("name", ["llava", "qwen2_5_vl"])
+@pytest.mark.parametrize("name", ["internvl", "llava", "llava_onevision", "qwen2_5_vl"])
 def test_chunked_prefill_of_generate(models: dict[str, Any], name: str, mode: str) -> None:
     """Pictures are encoded before the prompt is split; each is cut in the chunk that holds it."""
     model, inputs = models[name], FAMILIES[name].inputs([2], [8])
@@ -351,17 +329,19 @@ def test_items_without_pictures(models: dict[str, Any], family: str, reducer: st
     """A batch mixes prompts with and without pictures; the latter are as if nothing were attached."""
     model, pictures = models[family], [1, 0]
     batch = FAMILIES[family].inputs(pictures, [4, 9])
+    real = batch["attention_mask"][1].bool()
     with torch.no_grad():
-        alone = model(input_ids=batch["input_ids"][1:, -11:]).logits[0]
+        alone = model(input_ids=batch["input_ids"][1:, real]).logits[0]
         with argus.attach(model, reducer, keep=0.4) as attachment:
             together = model(**batch).logits
-    torch.testing.assert_close(together[1, -11:], alone, atol=2e-5, rtol=1e-4)
+    torch.testing.assert_close(together[1, real], alone, atol=2e-5, rtol=1e-4)
     assert [c.item for c in attachment.counts] == [0]
 
 
-def test_videos_and_pictures_in_one_prompt(reducer: str) -> None:
+@pytest.mark.parametrize("make", [qwen, qwen2])
+def test_videos_and_pictures_in_one_prompt(make: Any, reducer: str) -> None:
     """A video of two time steps, then a picture: three crops, encoded in another order than the prompt's."""
-    model, random = qwen(), torch.Generator().manual_seed(0)
+    model, random = make(), torch.Generator().manual_seed(0)
     ids = torch.tensor([[1, 58, *[61] * 16, 59, 58, *[IMAGE] * 6, 59, 9, 8, 7]])
     inputs = {
         "input_ids": ids,
@@ -391,10 +371,11 @@ def test_stacking(family: str, order: tuple[str, str]) -> None:
         tokens, chosen_by = greedy(model, inputs, steps=3)
         outer, inner = (a, b) if order[0] == "fastervlm" else (b, a)
         gone = columns_gone(outer, inputs, model) | columns_gone(inner, inputs, model)
-    grid = outer.kept[0].grid
-    total = grid[0] * grid[1]
-    assert (outer.counts[0].kept, inner.counts[0].kept) == (total // 2, total // 4)
-    assert set(inner.kept[0].indices.tolist()) < set(outer.kept[0].indices.tolist())
+    sizes = anatomy(model).visual_tokens(inputs).crop.bincount().tolist()
+    half = sum(int(size * 0.5 + 0.5) for size in sizes)
+    assert (outer.counts[0].kept, inner.counts[0].kept) == (half, int(half * 0.5 + 0.5))
+    for last, first in zip(inner.kept, outer.kept, strict=True):
+        assert set(last.indices.tolist()) <= set(first.indices.tolist())
     # FasterVLM renumbers before layer 0, FastV keeps the numbers it finds.
     expected, columns = logits_with(model, inputs, gone, tokens[:-1], consecutive={0})
     for step, logits in enumerate(chosen_by):

@@ -16,7 +16,7 @@ from argus.methods.reduction.scores import LayerAttention
 from argus.methods.reduction.selectors import TopK
 from argus.model.anatomy import anatomy
 from tests.methods.brute_force import columns_gone, logits_with
-from tests.methods.families import FAMILIES, llava, llava_inputs
+from tests.methods.families import FAMILIES, llava, llava_inputs, single
 
 
 class Nothing(Score):
@@ -81,11 +81,12 @@ def test_table_of_layers(models: dict[str, Any], family: str) -> None:
         attachment = Attachment(model, "pyramid", Pyramid({1: 0.5, 2: 0.5}))
         logits = model(**inputs).logits[0]
         attachment.detach()
-    first, second = attachment.kept
-    assert (first.layer, second.layer) == (1, 2)
-    assert second.before == len(first.indices)
-    assert len(second.indices) == int(len(first.indices) * 0.5 + 0.5)
-    assert set(second.indices.tolist()) < set(first.indices.tolist())
+    crops = len(attachment.kept) // 2
+    for first, second in zip(attachment.kept[:crops], attachment.kept[crops:], strict=True):
+        assert (first.layer, second.layer) == (1, 2)
+        assert second.before == len(first.indices)
+        assert len(second.indices) == int(len(first.indices) * 0.5 + 0.5)
+        assert set(second.indices.tolist()) < set(first.indices.tolist())
     expected, columns = logits_with(model, inputs, columns_gone(attachment, inputs, model))
     torch.testing.assert_close(logits[columns], expected, atol=2e-5, rtol=1e-4)
 
@@ -140,15 +141,7 @@ def test_all_tokens_of_some_items_leave(models: dict[str, Any], family: str, app
     torch.testing.assert_close(reducer.features, mean, atol=1e-5, rtol=1e-4)
     for item, gone in ((0, set(visual[0].nonzero().flatten().tolist())), (1, set())):
         real = inputs["attention_mask"][item].bool()
-        alone = {k: v[item : item + 1, real] for k, v in inputs.items() if k in ("input_ids", "mm_token_type_ids")}
-        if family == "qwen2_5_vl":
-            sizes = inputs["image_grid_thw"].prod(-1).tolist()
-            alone |= {
-                "pixel_values": inputs["pixel_values"].split(sizes)[item],
-                "image_grid_thw": inputs["image_grid_thw"][[item]],
-            }
-        else:
-            alone |= {"pixel_values": inputs["pixel_values"][[item]]}
+        alone = single(inputs, item, family, [1, 1])
         pad = int((~real).sum())
         expected, columns = logits_with(model, alone, {2: {c - pad for c in gone}})
         torch.testing.assert_close(logits[item, real][columns], expected, atol=2e-5, rtol=1e-4)

@@ -272,3 +272,16 @@ def test_a_technique_that_cannot_work_on_the_model_is_refused_before_anything_is
     with pytest.raises(ArgusError, match=r"tiny\.yaml:6: .*layer 9.*only 2 layers"):
         run(file, root=tmp_path / "runs")
     assert not list((tmp_path / "runs").rglob("records/*"))
+
+
+def test_variants_share_a_fresh_seed(recipe: Write, tmp_path: Path) -> None:
+    """A new part of the world is drawn once for all variants, so that they are compared on the same questions."""
+    file = recipe(("samples: 48", "samples: 8\n    seed: fresh"))
+    folder = run(file, root=tmp_path / "runs").folder
+    asked = [
+        sorted(row["id"] for row in map(json.loads, path.read_text().splitlines()) if row["kind"] == "answer")
+        for path in sorted(folder.glob("records/*.jsonl"))
+    ]
+    assert len(asked) == 3
+    assert asked[0] == asked[1] == asked[2]
+    assert "/0/" not in asked[0][0]

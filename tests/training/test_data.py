@@ -32,3 +32,9 @@ def test_a_family_that_nobody_asks_is_refused() -> None:
     options = DataOptions.model_validate({"world": {"objects": 1.0}, "families": ["colours"]})
     with pytest.raises(RecipeError, match=r"objects ask no 'colours' questions.*\n?.*colour"):
         StageData(options, 1)
+
+
+def test_the_same_items_come_again_behind_the_last_different_one() -> None:
+    options = {"world": {"objects": 1.0}, "start": 5, "distinct": 3, "questions": 1}
+    data = StageData(DataOptions.model_validate(options), 8)
+    assert [data[i][0].id for i in range(8)] == [f"objects/train/{5 + i % 3}" for i in range(8)]

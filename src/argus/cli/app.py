@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from argus import __version__
-from argus.cli import attention, audit, benchmarks, components, data, doctor, look, models, papers, recipe, run, world
+from argus.cli import attention, audit, benchmarks, components, data, doctor, export, look, models, papers, ratings, recipe, run, world
 from argus.core.errors import ArgusError
 
 FAILED, INTERRUPTED = 2, 130  # exit codes: something the user can fix; Ctrl-C, as shells have it
@@ -56,5 +56,5 @@ def options(
     """A workbench for multimodal large language models: any technique, on any model, measured the same way."""
 
 
-for part in (run, audit, recipe, papers, benchmarks, components, world, data, look, attention, models, doctor):
+for part in (run, export, audit, recipe, papers, benchmarks, ratings, components, world, data, look, attention, models, doctor):
     part.register(app)

@@ -107,9 +107,9 @@ def benchmark_text(name: str, found: Download) -> list[str]:
         f"  {dimension:{width}}  {count:6,}" + (f" of {published:,}" if (published := found.published[dimension]) else "")
         for dimension, count in found.found.items()
     ]
-    total = sum(found.letters.values())
+    total = sum(found.found.values())
     lines = [f"{found.file}: {name}", *rows, f"can be asked     {total:,}"]
-    if total:
+    if found.letters:
         letter, most = max(found.letters.items(), key=lambda row: row[1])
         lines.append(f"most frequent    {letter}, {most / total:.1%} of the right answers")
     return [*lines, *_problems(found.bad, found.errors)]

@@ -28,6 +28,7 @@ from argus.core.registry import components
 
 SMALL, MEDIUM = 3_000, 10_000  # most questions of these cost classes
 SEVERAL = {"multi-image", "video", "interleaved"}  # inputs of more than one picture
+TWIN = "_world"  # how scenarios end that draw a benchmark anew; they read nothing
 Cost = Literal["any", "small", "medium", "large", "judged"]
 
 
@@ -134,8 +135,9 @@ def benchmark(name: str) -> Benchmark:
 
 
 def readable() -> dict[str, str]:
-    """Benchmark -> scenario that reads its download."""
-    readers = {row.paper: row.name for row in components("scenario") if row.paper}
+    """Benchmark -> scenario that reads its download: its paper's, or the one of its name."""
+    readers = {row.paper: row.name for row in components("scenario") if row.paper and not row.name.endswith(TWIN)}
+    readers |= {row.name: row.name for row in components("scenario")}
     return {name: readers[name] for name in sorted(_index()["benchmarks"]) if name in readers}
 
 
@@ -208,7 +210,7 @@ def _twins() -> dict[str, str]:
         if (
             paper.recipe
             and paper.slug in _index()["benchmarks"]
-            and "world/" in find_recipe(paper.recipe).read_text(encoding="utf-8")
+            and re.search(rf"world/|{TWIN}\b", find_recipe(paper.recipe).read_text(encoding="utf-8"))
         ):
             found[paper.slug] = paper.recipe
     return found

@@ -137,8 +137,8 @@ class Run:
         self.folder = folder
 
     @classmethod
-    def create(cls, recipe: Recipe, root: Path) -> Run:
-        """A new folder for a recipe.
+    def create(cls, recipe: Recipe, root: Path, **state: Any) -> Run:
+        """A new folder for a recipe; `state` says more of the run, e.g. which shard it is.
 
         Raises:
             ArgusError: the folder cannot be made.
@@ -157,15 +157,15 @@ class Run:
         run = cls(folder)
         (folder / "recipe.yaml").write_text(dump(recipe), encoding="utf-8")
         run.write_json("environment.json", environment())
-        run.write_json("state.json", {"digest": recipe.digest(), "finished": False, "started": time.time()})
+        run.write_json("state.json", {"digest": recipe.digest(), "finished": False, "started": time.time(), **state})
         return run
 
     @classmethod
-    def latest_unfinished(cls, recipe: Recipe, root: Path) -> Run | None:
-        """The newest unfinished run of exactly this recipe."""
+    def latest_unfinished(cls, recipe: Recipe, root: Path, shard: list[int] | None = None) -> Run | None:
+        """The newest unfinished run of exactly this recipe; of this shard of it, [i, k]."""
         for folder in sorted((root / slug(recipe.name)).glob("*/"), reverse=True):
             state = _json(folder / "state.json")
-            if state.get("digest") == recipe.digest() and not state.get("finished"):
+            if state.get("digest") == recipe.digest() and not state.get("finished") and state.get("shard") == shard:
                 return cls(folder)
         return None
 

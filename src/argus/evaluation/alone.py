@@ -45,7 +45,7 @@ class Alone:
                     attention_mask=target.new_ones(len(rows), length + longest - 1),
                     past_key_values=cache,
                     use_cache=True,
-                    **self.held.positions(length, target[:, :-1]),
+                    **self.held.positions(length, target[:, :-1], pictures="image_grid_thw" in inputs),
                 )
                 logits = torch.cat([logits, more.logits], dim=1)  # (O, T, V)
             if self.held.decoding is not None:

@@ -55,9 +55,11 @@ class ContrastiveModel:
         """Similarity of each option to the question's picture, logit scale included; texts have no tokens to count.
 
         Raises:
-            UnsupportedError: a question without exactly one picture.
+            UnsupportedError: a question without exactly one picture, or with a turn that has begun.
         """
         for question in questions:
+            if question.lead:
+                raise UnsupportedError("a dual encoder takes no turns, so none can begin with given words")
             if len(question.images) != 1:
                 raise UnsupportedError(
                     f"a dual encoder compares one picture with texts, this question shows {len(question.images)}"

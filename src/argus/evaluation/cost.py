@@ -91,7 +91,7 @@ def measure(asked: LocalModel, question: Question, decode: int = 16, repeats: in
                 attention_mask=ones,
                 past_key_values=output.past_key_values,
                 use_cache=True,
-                **held.positions(ones.shape[1] - 1, token),
+                **held.positions(ones.shape[1] - 1, token, pictures="image_grid_thw" in inputs),
             )
             token = output.logits[:, -1:].argmax(-1)
         seconds = _now(model.device) - start

@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from argus.core.errors import ArgusError
 
-LEAST = 0.01  # smallest skill above chance that others are measured against
+LEAST = 0.02  # smallest skill above chance that others are measured against
 
 
 def calibration_error(confidence: ArrayLike, correct: ArrayLike, bins: int = 10) -> float:
@@ -28,10 +28,17 @@ def calibration_error(confidence: ArrayLike, correct: ArrayLike, bins: int = 10)
         confidence: (n,) probability of the chosen option.
         correct: (n,) of 0 and 1.
     """
+    return float(calibration_gaps(confidence, correct, bins).mean())
+
+
+def calibration_gaps(confidence: ArrayLike, correct: ArrayLike, bins: int = 10) -> NDArray[np.float64]:
+    """(n,) each item's part in the ECE: confidence - correct, signed as its bin's mean is; the mean over items is the ECE."""
     p, right = np.asarray(confidence, dtype=float), np.asarray(correct, dtype=float)
-    order = np.argsort(p, kind="stable")
-    parts = [b for b in np.array_split(order, bins) if len(b)]
-    return float(sum(len(b) * abs(p[b].mean() - right[b].mean()) for b in parts) / len(p))
+    gaps = p - right
+    for members in np.array_split(np.argsort(p, kind="stable"), bins):
+        if len(members):
+            gaps[members] *= np.sign(gaps[members].mean())
+    return gaps
 
 
 def temperature(scores: Sequence[ArrayLike], targets: Sequence[int]) -> float:

@@ -343,7 +343,17 @@ def _top(choice: dict[str, Any]) -> dict[str, float]:
 
 
 def _messages(question: Question) -> list[dict[str, Any]]:
-    """The conversation in the API's format, pictures as data URLs in the order in which it shows them."""
+    """The conversation in the API's format, pictures as data URLs in the order in which it shows them.
+
+    Raises:
+        UnsupportedError: something that the API has no form for.
+    """
+    if question.lead:
+        raise UnsupportedError(
+            "an endpoint begins its turn itself, so it cannot go on from words that it is taken to have said",
+            where=question.sample.id,
+            hint="Ask by the inferencer `generate`.",
+        )
     pictures = iter(question.images)
     found = []
     for message, chat in zip(question.sample.messages, question.sample.chat(), strict=True):

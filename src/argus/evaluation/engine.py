@@ -75,6 +75,7 @@ def evaluate(
     run_part: Records | None = None,
     attachment: Any = None,
     progress: bool = True,
+    shard: tuple[int, int] | None = None,
 ) -> EvaluationResult:
     """Ask a model everything an evaluation holds.
 
@@ -85,6 +86,8 @@ def evaluate(
         run_part: where records go and from where a run resumes; in memory when None.
         attachment: what is attached to the model, so that its kept tokens can be shown and its needs respected.
         progress: show a bar.
+        shard: (i, k) to ask every k-th batch alone, beginning with number i. Batches stay whole, so the arithmetic is that of one
+            run; each record then says its batch, so that the records of all shards can be put in the order of one run.
 
     Raises:
         ArgusError: nothing at all could be answered; the reason is the last one.
@@ -99,6 +102,7 @@ def evaluate(
         build_metrics(options),
         records,
         records.done_ids(),
+        shard,
     )
     instructions = build_instructions(options)
     run.ask(instructions, blind=False)
@@ -148,7 +152,9 @@ class _Run:
     metrics: Metrics
     records: Records
     done: set[str]
+    shard: tuple[int, int] | None = None
     answered: bool = False
+    batch_of: dict[str, int] = field(default_factory=dict)  # group -> its batch, kept for shards
 
     def ask(self, instructions: Sequence[Instruction], blind: bool) -> None:
         """One pass over the scenario."""
@@ -162,10 +168,10 @@ class _Run:
             self.model.check_scores()
         groups = build_scenario(self.options).groups(self.options.samples, self.seed())
         if isinstance(self.model, EndpointModel):
-            self.ask_endpoint(self.model, groups, instructions, blind)
+            self.ask_endpoint(self.model, (g for _, batch in self.batches(groups) for g in batch), instructions, blind)
             return
-        for batch in _batches(groups, self.options.batch_size):
-            measured, left = batch[:left], left - len(batch[:left])
+        for number, batch in self.batches(groups):
+            measured = batch[: max(0, left - number * self.options.batch_size)]
             ids = {_id(sample, blind) for group in batch for sample in group.samples}
             ids |= {f"cost/{group.id}" for group in measured}
             ids |= {_id(Sample(name, []), blind) for group in batch for name in group.errors}
@@ -225,8 +231,19 @@ class _Run:
             self.write({"id": "seed", "kind": "seed", "seed": known})
         return known
 
+    def batches(self, groups: Iterator[Group]) -> Iterator[tuple[int, list[Group]]]:
+        """Numbered lists of `batch_size` groups, the last one shorter; of a shard its own."""
+        first, every = self.shard or (0, 1)
+        for number, batch in enumerate(_batches(groups, self.options.batch_size)):
+            if number % every == first:
+                if self.shard:
+                    self.batch_of.update((group.id, number) for group in batch)
+                yield number, batch
+
     def write(self, record: dict[str, Any]) -> None:
         if record["id"] not in self.done:
+            if self.shard and "group" in record:
+                record = {**record, "batch": self.batch_of[record["group"]]}
             self.records.write(record)
             self.done.add(record["id"])
 

@@ -50,16 +50,25 @@ class HeldModel:
 
     def head_inputs(self, questions: Sequence[Question], prompts: Sequence[Prompt]) -> dict[str, Tensor]:
         """The processor's tensors for the heads of questions, pictures included."""
-        images = [image for q in questions for image in q.images]
         inputs = self.processor(
-            text=[p.head for p in prompts], images=images, padding=True, return_tensors="pt", **self.told(questions)
+            text=[p.head for p in prompts],
+            images=self.shown(questions),
+            padding=True,
+            return_tensors="pt",
+            **self.told(questions),
         )
         return dict(inputs.to(self.device))
 
     def whole_ids(self, question: Question) -> Tensor:
         """(1, S) ids that the processor gives for a whole prompt, to check those put together from parts."""
-        images = {"images": question.images, **self.told([question])} if question.images else {}
+        images = {"images": self.shown([question]), **self.told([question])} if question.images else {}
         return self.processor(text=[self.prompter.text(question)], **images, return_tensors="pt")["input_ids"]
+
+    def shown(self, questions: Sequence[Question]) -> list[Any]:
+        """The pictures as the processor wants them: by question where it counts them, else one behind the other."""
+        reader = getattr(self.processor, "image_processor", None)
+        counted = "batch_num_images" in (getattr(reader, "model_input_names", None) or ())
+        return [q.images for q in questions] if counted else [image for q in questions for image in q.images]
 
     def told(self, questions: Sequence[Question]) -> dict[str, Any]:
         """What the processor is told beside pictures and text."""
@@ -78,11 +87,17 @@ class HeldModel:
         seen = getattr(self.processor, "depends_on_question", False)
         return bool(seen or self.decoding or getattr(self.attachment, "depends_on_question", False))
 
-    def positions(self, start: int, ids: Tensor) -> dict[str, Tensor]:
-        """Position ids of tokens behind `start` others, for models that do not compute them from the picture's grid."""
-        if not plain_positions(self.model):
-            return {}
-        return {"position_ids": (start + torch.arange(ids.shape[1], device=ids.device)).expand(ids.shape[0], -1)}
+    def positions(self, start: int, ids: Tensor, pictures: bool = True) -> dict[str, Tensor]:
+        """Position ids of text behind one prompt of `start` tokens, prefilled last.
+
+        With mRoPE a picture takes fewer numbers than it has tokens; the model remembers how many fewer, of the last prompt with
+        pictures, so it is asked for it only where this prompt has some.
+        """
+        numbers = start + torch.arange(ids.shape[1], device=ids.device).expand(ids.shape[0], -1)
+        if pictures and not plain_positions(self.model):
+            base = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
+            numbers = numbers + base.model.rope_deltas.to(ids.device)  # (1, 1)
+        return {"position_ids": numbers}
 
 
 def takes_masks(model: PreTrainedModel) -> bool:

@@ -19,7 +19,7 @@ from argus.evaluation.alone import Alone
 from argus.evaluation.held import HeldModel, takes_masks
 from argus.evaluation.inferencers.base import Answer, Question
 from argus.evaluation.prompts import Prompt, common
-from argus.evaluation.together import Together
+from argus.evaluation.together import Thread, Together
 from argus.evaluation.tree import Tree, pack
 
 logger = logging.getLogger(__name__)
@@ -72,6 +72,19 @@ class LocalModel:
         tokens = self._way(questions, prompts).generate(questions, prompts, max_new_tokens)
         texts = self.held.tokenizer.batch_decode(tokens, skip_special_tokens=True)
         return [Answer(text.strip(), tokens=len(t)) for text, t in zip(texts, tokens, strict=True)]
+
+    def thread(self) -> Thread | None:
+        """What is kept of a new dialogue; None where prefixes cannot be shared, not even by its turns."""
+        return Thread() if self.shares else None
+
+    @torch.inference_mode()
+    def go_on(self, thread: Thread, question: Question, max_new_tokens: int) -> Answer:
+        """The greedy answer to the next turn of a dialogue; only what the turns before did not feed is fed."""
+        prompts = self.held.prompter.prompts([question], options=False)
+        if self._way([question], prompts) is self.alone:
+            return self.generate([question], max_new_tokens)[0]
+        tokens = self.together.go_on(thread, question, prompts[0], max_new_tokens)
+        return Answer(self.held.tokenizer.decode(tokens, skip_special_tokens=True).strip(), tokens=len(tokens))
 
     def _way(self, questions: Sequence[Question], prompts: Sequence[Prompt]) -> Together | Alone:
         if self.shares and not self.proved:

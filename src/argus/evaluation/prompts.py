@@ -41,9 +41,12 @@ class Prompter:
         self.image_token: str | None = getattr(processor, "image_token", None)
         # A language model that never met a chat has no template; it is asked the way composed models are.
         self.template: str | None = None if getattr(processor, "chat_template", None) else CHAT_TEMPLATE
+        self.alike: bool | None = None  # whether the template writes the same before any answer; found out on the first question
 
     def text(self, question: Question) -> str:
-        """The prompt as text, one placeholder per picture, ready for the model's turn."""
+        """The prompt as text, one placeholder per picture, ready for the model's turn, or for the rest of it behind its lead."""
+        if lead := question.lead.strip():
+            return self._before(question, lead) + lead
         return self._render(question.sample.chat(), add_generation_prompt=True)
 
     def _render(self, chat: list[dict[str, Any]], **how: Any) -> str:
@@ -58,7 +61,7 @@ class Prompter:
         for question in questions:
             text = self.text(question)
             head = self._head(text, question)
-            full = [self._answered(question, option) for option in question.sample.options] if options else []
+            full = self._answered(question) if options else []
             for answered in full:
                 if not answered.startswith(head):
                     raise ModelError("the chat template rewrites the prompt once it is answered", where=question.sample.id)
@@ -77,12 +80,25 @@ class Prompter:
             )
         return text[: text.rindex(self.image_token) + len(self.image_token)] if self.image_token and found else ""
 
-    def _answered(self, question: Question, option: str) -> str:
-        """Prompt and answer as text, cut behind the answer: templates differ in what they put there."""
-        option = option.strip()
+    def _answered(self, question: Question) -> list[str]:
+        """The prompt with each answer as text, cut behind the answer: templates differ in what they put there.
+
+        What stands before an answer is written once per question, unless the first question shows that it depends on the answer.
+        """
+        options = [f"{question.lead}{option}".strip() for option in question.sample.options]
+        each = options if self.alike is not True else options[:1]
+        befores = [self._before(question, option) for option in each]
+        if self.alike is None and len(options) > 1:
+            self.alike = len(set(befores)) == 1
+        return [
+            before + option for before, option in zip(befores if len(each) > 1 else befores * len(options), options, strict=True)
+        ]
+
+    def _before(self, question: Question, option: str) -> str:
+        """What the chat template writes before an answer."""
         turn = {"role": "assistant", "content": [{"type": "text", "text": option}]}
         text = self._render([*question.sample.chat(), turn])
-        return text[: text.rindex(option) + len(option)]
+        return text[: text.rindex(option)]
 
     def _tokenise(self, texts: list[str], heads: list[str]) -> list[list[int]]:
         """Token ids of texts, each as it reads behind its head."""

@@ -5,6 +5,8 @@
 S is 1 for a win, 0.5 for a tie, 0 for a loss; everyone starts at 1000. The result depends on the order of the battles, so the
 rating given is the median over shuffles, with an interval. K is not published: 32 and 4 are in use, and the narrow spread of the
 published ratings speaks for 4. "Both bad" is a tie, or dropped.
+
+    argus ratings battles.jsonl          a line per vote: {"left": "one", "right": "another", "vote": "left"}
 """
 
 from __future__ import annotations
@@ -12,10 +14,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
+
+from argus.core.errors import DataError, nearest
+from argus.core.formats import field_of
+from argus.core.formats.llava import records
 
 Vote = Literal["left", "right", "tie", "both bad"]
 START, SCALE = 1000.0, 400.0
@@ -39,6 +46,29 @@ class Rating:
     low: float
     high: float
     battles: int
+
+
+def read_battles(path: Path) -> list[Battle]:
+    """The votes of a file, in their order: a JSON list, or a vote per line.
+
+    Raises:
+        DataError: the file or one of its votes cannot be read; a rating without it would be another one.
+    """
+    if not path.is_file():
+        raise DataError("there is no such file of battles", where=str(path))
+    found = []
+    for one in records(path):
+        if isinstance(one, DataError):
+            raise one
+        record, line = one
+        where = f"{path}:{line}"
+        left, right, vote = (field_of(record, name, str, where) for name in ("left", "right", "vote"))
+        if vote not in get_args(Vote):
+            raise DataError(f"'{vote}' is no vote.", where=f"{where}, field 'vote'", hint=nearest(vote, get_args(Vote)))
+        if left == right:
+            raise DataError(f"'{left}' fights itself", where=where)
+        found.append(Battle(left, right, vote))
+    return found
 
 
 def elo(battles: Sequence[Battle], k: float = 4.0) -> dict[str, float]:

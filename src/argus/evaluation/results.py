@@ -10,9 +10,10 @@ from heapq import heappop, heappush
 from typing import Any
 from zlib import crc32
 
-from argus.evaluation.metrics.base import AnswerMetric, CostMetric
+from argus.evaluation.metrics.base import AnswerMetric, CorpusMetric, CostMetric, Row, WholeMetric
 from argus.evaluation.statistics import Measurement, agreement, mean, mean_of_means, ratio
 
+ALL, BLIND = "all", "blind"
 Metrics = Mapping[str, AnswerMetric | CostMetric]
 
 
@@ -24,8 +25,8 @@ class EvaluationResult:
         measurements: metric -> group -> number. Groups are `all`, each question family, each domain if there are
         several, `blind` (asked without pictures), `item` (where several questions form one: the least of their values, so
         that all must be right), a taxonomy's branches (`image` over all its questions, `mean image` over its families, each
-        counting the same), an answer metric's own ratios (`precision`), `agreement` and `kappa` where its answers
-        are labels, and a cost metric's own parts.
+        counting the same), an answer metric's own ratios (`precision`), `agreement`, its mean over the true labels
+        (`per class`) and `kappa` where its answers are labels, and a cost metric's own parts.
         chance: group -> expected accuracy of a blind guess.
         asked: questions that the scenario gave.
         answered: questions that were answered.
@@ -84,6 +85,8 @@ def summarise(records: Iterable[Mapping[str, Any]], metrics: Metrics, examples: 
     refused: set[str] = set()  # branches of which a part was not asked
     labels: dict[str, list[tuple[str, str, str]]] = defaultdict(list)  # metric -> label given, true label, cluster
     items: dict[tuple[str, str, str], float] = {}  # metric, item, cluster -> the least of its questions' values
+    corpora: dict[tuple[str, bool], list[tuple[Any, list[str], str]]] = defaultdict(list)  # metric, blind -> notes
+    wholes: dict[tuple[str, bool], list[tuple[str, Row]]] = defaultdict(list)  # metric, blind -> id, what was noted
     for record in records:
         if record["kind"] == "seed":
             seed = record["seed"]
@@ -114,6 +117,11 @@ def summarise(records: Iterable[Mapping[str, Any]], metrics: Metrics, examples: 
                 if record.get("item") and not blind:
                     key = metric, record["item"], record["group"]
                     items[key] = min(value, items.get(key, value))
+            for metric, notes in record.get("notes", {}).items():
+                if isinstance(metrics.get(metric), CorpusMetric):
+                    corpora[metric, blind].append((notes, groups, record["group"]))
+                elif isinstance(metrics.get(metric), WholeMetric):
+                    wholes[metric, blind].append((record["id"], Row(notes, groups, record["group"])))
             if not blind:
                 for metric, (said, true) in record.get("labels", {}).items():
                     labels[metric].append((said, true, record["group"]))
@@ -126,6 +134,13 @@ def summarise(records: Iterable[Mapping[str, Any]], metrics: Metrics, examples: 
                 heappush(shown, (-crc32(record["id"].encode()), answered, dict(record)))
                 if len(shown) > examples:
                     heappop(shown)
+    for (metric, _), of_all in corpora.items():
+        of_corpus = metrics[metric]
+        assert isinstance(of_corpus, CorpusMetric)  # only their notes are kept
+        for (_, groups, cluster), value in zip(of_all, of_corpus.over_corpus([notes for notes, _, _ in of_all]), strict=True):
+            for group in groups:
+                values[metric, group].append(value)
+                clusters[metric, group].append(cluster)
     for (metric, _, cluster), value in items.items():
         values[metric, "item"].append(value)
         clusters[metric, "item"].append(cluster)
@@ -135,9 +150,9 @@ def summarise(records: Iterable[Mapping[str, Any]], metrics: Metrics, examples: 
         if group not in drop and metric in metrics:
             measurements[metric][group] = metrics[metric].measure(row, clusters[metric, group])
     for (metric, branch), of in families.items():
-        if branch not in refused and metric in metrics:
+        if branch not in refused and isinstance(of_branch := metrics.get(metric), AnswerMetric):
             parts_of = values[metric, branch], of, clusters[metric, branch]
-            measurements[metric][f"mean {branch}"] = mean_of_means(*parts_of, metrics[metric].unit)
+            measurements[metric][f"mean {branch}"] = of_branch.over_families(*parts_of)
     for (metric, name), parts in sums.items():
         if isinstance(of_answers := metrics.get(metric), AnswerMetric):
             above, below, owners = zip(*parts, strict=True)
@@ -147,6 +162,13 @@ def summarise(records: Iterable[Mapping[str, Any]], metrics: Metrics, examples: 
             _, kappa = agreement((said, true) for said, true, _ in rows)
             measurements[metric]["agreement"] = mean([float(a == b) for a, b, _ in rows], [owner for *_, owner in rows])
             measurements[metric]["kappa"] = Measurement(kappa, math.nan, math.nan, len(rows), "")
+            equal, true_labels, owners = zip(*((float(said == true), true, owner) for said, true, owner in rows), strict=True)
+            measurements[metric]["per class"] = mean_of_means(equal, true_labels, owners)
+    for (metric, unseen), told in wholes.items():
+        of_all_ = metrics[metric]
+        assert isinstance(of_all_, WholeMetric)  # only their notes are kept
+        numbers = of_all_.over_all([row for _, row in sorted(told, key=lambda one: one[0])])
+        measurements[metric].update({BLIND: numbers[ALL]} if unseen else {g: m for g, m in numbers.items() if g not in drop})
     for name, metric_ in metrics.items():
         measurements[name].setdefault("all", metric_.measure([], []))
     return EvaluationResult(
@@ -161,3 +183,4 @@ def summarise(records: Iterable[Mapping[str, Any]], metrics: Metrics, examples: 
         seconds=seconds,
         branches={branch: sorted(set(of)) for (_, branch), of in families.items() if branch not in refused},
     )
+

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -140,6 +140,27 @@ def mean_of_means(scores: ArrayLike, groups: Sequence[str], clusters: Sequence[s
     residual = np.bincount(cluster, weights=(s - means[group]) / (len(size) * size[group]))
     half = student(count - 1) * math.sqrt(count / (count - 1) * float((residual**2).sum()))
     return Measurement(value, value - half, value + half, len(s), unit)
+
+
+def resampled(
+    parts: ArrayLike, wholes: ArrayLike, number: Callable[[np.ndarray], np.ndarray], unit: str, draws: int = 1000
+) -> Measurement:
+    """A number of several shares, with the interval of a bootstrap over clusters; the draws come from a fixed seed.
+
+    Args:
+        parts, wholes: (clusters, K) numerators and denominators of K shares.
+        number: (draws, K) shares -> (draws,).
+    """
+    above, below = np.asarray(parts, dtype=float), np.asarray(wholes, dtype=float)
+    value = float(number((above.sum(0) / below.sum(0))[None])[0])
+    count = len(above)
+    if count < 2:
+        return Measurement(value, math.nan, math.nan, int(below.sum()), unit)
+    weight = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), size=draws)  # (draws, clusters)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found = number((weight @ above) / (weight @ below))
+    low, high = np.nanpercentile(found, [2.5, 97.5])
+    return Measurement(value, float(low), float(high), int(below.sum()), unit)
 
 
 def agreement(pairs: Iterable[tuple[str, str]]) -> tuple[float, float]:

@@ -2,12 +2,16 @@
 
 Pictures of one batch are prefilled together. Prefixes of equal length make a bucket, so nothing is padded in front;
 what hangs on them is packed behind their KV cache (`argus.evaluation.tree`), which is cut back afterwards.
+
+A dialogue goes on behind what is cached of it (`Thread`): of each turn only the tokens are fed that were not in the prompt
+before it, the last answer and the new question. A turn that shows a new picture begins a new prefix, because pictures are part
+of it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -15,7 +19,8 @@ from torch import Tensor
 
 from argus.evaluation.held import HeldModel
 from argus.evaluation.inferencers.base import Question
-from argus.evaluation.prompts import Prompt
+from argus.evaluation.prompts import Prompt, common
+from argus.evaluation.room import make_room
 from argus.evaluation.tree import Packed, Tree, additive, branch_scores, pack
 
 ROW_TOKENS = 1024  # longest packed row; longer ones are asked in rounds, as attention grows with the square
@@ -28,6 +33,21 @@ class Prefix:
     cache: Any
     length: int
     rows: list[list[int]]
+
+
+@dataclass(slots=True)
+class Thread:
+    """What is cached of a dialogue.
+
+    Args:
+        head: the text up to the last picture.
+        tail: tokens behind it that are in the cache.
+        prefix: the cache; its length counts both.
+    """
+
+    head: str = ""
+    tail: list[int] = field(default_factory=list)
+    prefix: Prefix | None = None
 
 
 class Together:
@@ -59,6 +79,23 @@ class Together:
             for row in rounds(prefix.rows, trees):
                 self._decode(prefix, row, trees, max_new_tokens, tokens)
         return tokens
+
+    def go_on(self, thread: Thread, question: Question, prompt: Prompt, max_new_tokens: int) -> list[int]:
+        """Greedy tokens of the answer to the next turn of a dialogue, of which the thread then holds all but the answer."""
+        if thread.prefix is None or thread.head != prompt.head:
+            (thread.prefix,) = self.prefixes([question], [prompt])
+            thread.head, thread.tail = prompt.head, []
+        prefix, known = thread.prefix, min(common(thread.tail, prompt.tail), len(prompt.tail) - 1)
+        if forgotten := len(thread.tail) - known:
+            prefix.cache.crop(-forgotten)
+            prefix.length -= forgotten
+        if fresh := prompt.tail[known:-1]:
+            self.feed(prefix, pack([[Tree(fresh, [])]], prefix.length, self.held.device))
+            prefix.length += len(fresh)
+        thread.tail = prompt.tail[:-1]
+        tokens: list[list[int]] = [[]]
+        self._decode(prefix, [[0]], [Tree(prompt.tail[-1:], [])], max_new_tokens, tokens)
+        return tokens[0]
 
     def prefixes(self, questions: Sequence[Question], prompts: Sequence[Prompt]) -> Iterator[Prefix]:
         """Prefilled prefixes that together carry every question once."""
@@ -110,6 +147,7 @@ class Together:
         packed = pack([[trees[i] for i in members] for members in row], prefix.length, device)
         # (R, S, V), one column per question: a tree without branches needs its stem's end only.
         logits = self.feed(prefix, packed)
+        make_room(prefix.cache)
         owner = packed.tree  # (R, T) whose token each cached one behind the prefix is
         stream = packed.tree[:, -packed.needed :]  # (R, S); -1 where a row has fewer questions
         position = packed.positions[:, -packed.needed :]
@@ -118,13 +156,16 @@ class Together:
         for step in range(limit):
             token = logits.argmax(-1)  # (R, S)
             alive &= ~torch.isin(token, ends)
-            for (r, s), t in zip(alive.nonzero().tolist(), token[alive].tolist(), strict=True):
+            for r, s, t in zip(alive.nonzero()[:, 0].tolist(), stream[alive].tolist(), token[alive].tolist(), strict=True):
                 tokens[row[r][s]].append(t)
             if step + 1 == limit or not alive.any():
                 break
+            if (most := int(alive.sum(1).max())) < alive.shape[1]:  # answers that ended are fed no longer
+                left = alive.int().argsort(dim=1, descending=True, stable=True)[:, :most]
+                token, stream, position, alive = (x.gather(1, left) for x in (token, stream, position, alive))
             position = position + 1
             owner = torch.cat([owner, stream], dim=1)
-            seen = owner[:, None, :] == stream[:, :, None]  # (R, S, T + steps * S)
+            seen = owner[:, None, :] == stream[:, :, None]  # (R, S, T + what was fed)
             mask = additive(torch.nn.functional.pad(seen, (prefix.length, 0), value=True), dtype)
             logits = self._extend(prefix, input_ids=token, attention_mask=mask, position_ids=position)
         prefix.cache.crop(-owner.shape[1])

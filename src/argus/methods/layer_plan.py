@@ -215,6 +215,8 @@ class LayerPlan:
         if bias is not None:
             placed = torch.zeros(run.real.shape, dtype=bias.dtype, device=bias.device)
             placed = placed.index_put((tokens.item, tokens.column), bias)
+            if tokens.breaks is not None:  # as open as the most open token of its line
+                placed = placed.index_put((tokens.breaks[:, 0], tokens.breaks[:, 1]), tokens.by_line(bias))
             run.bias = placed if run.bias is None else run.bias + placed
         kept = reducer.keep(step) & run.present
         self.reducers[reducer].append(Record(index, tokens, run.present, kept))

@@ -154,7 +154,7 @@ class ArgusModel(ArgusPreTrainedModel):
         Raises:
             UnsupportedError: the reason.
         """
-        connector, depth = self.multi_modal_projector, getattr(self.config.vision_config, "num_hidden_layers", None)
+        connector, depth = self.multi_modal_projector, self.vision_tower.depth
         name, view = next(iter(self.config.connector)), next(iter(self.config.view))
         if self.view.tiled and connector.reads_boxes:
             raise UnsupportedError(
@@ -169,7 +169,12 @@ class ArgusModel(ArgusPreTrainedModel):
                 f"view '{view}' reads visual tokens row by row, and those of connector '{name}' have no places in the picture.",
                 hint="Choose a view that reads tile by tile: square, internvl, nvlm, ferret_ui, tokenpacker_hd.",
             )
-        if depth is not None and any(not -depth - 1 <= level <= depth for level in connector.levels):
+        if connector.levels and not depth:
+            raise UnsupportedError(
+                f"connector '{name}' reads hidden states, and the encoder {type(self.vision_tower).__name__} gives none on the "
+                "grid of its tokens."
+            )
+        if any(not -depth - 1 <= level <= depth for level in connector.levels):
             raise UnsupportedError(
                 f"connector '{name}' reads the hidden states {list(connector.levels)}, and the encoder has {depth} blocks.",
                 hint="Give it other levels; 0 are the embeddings.",

@@ -16,13 +16,13 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
     MODEL_FOR_ZERO_SHOT_IMAGE_CLASSIFICATION_MAPPING,
     AutoConfig,
     AutoModel,
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
     AutoModelForZeroShotImageClassification,
-    AutoProcessor,
     AutoTokenizer,
     PretrainedConfig,
     PreTrainedModel,
@@ -36,8 +36,9 @@ from argus.model.backbones.base import Backbone
 from argus.model.composed import ArgusConfig, ArgusForConditionalGeneration
 from argus.model.dual_encoder import DualEncoder, DualEncoderConfig
 from argus.model.encoders.base import TOWERS, build_tower, register_towers
-from argus.model.encoders.transformers_tower import TransformersTower, pixel_statistics
+from argus.model.encoders.transformers_tower import pixel_statistics
 from argus.model.int8 import quantised
+from argus.model.pictures_only import read_processor
 
 SHIPPED = "argus/"
 register_towers()
@@ -120,7 +121,7 @@ def load(
         hint = "Save the processor beside the model: processor.save_pretrained(folder)."
         raise ModelError("the folder has no tokenizer_config.json", where=reference, hint=hint)
     with _reading(reference, "its processor" if has_images else "its tokenizer"):
-        processor = (AutoProcessor if has_images else AutoTokenizer).from_pretrained(place, **common)
+        processor = read_processor(place, config, **common) if has_images else AutoTokenizer.from_pretrained(place, **common)
     return quantised(model.to(device).eval()) if eight else model.to(device).eval(), processor
 
 
@@ -159,7 +160,14 @@ def _auto(config: Any) -> Any:
         return DualEncoder
     if type(config) in MODEL_FOR_ZERO_SHOT_IMAGE_CLASSIFICATION_MAPPING:
         return AutoModelForZeroShotImageClassification
-    return AutoModelForImageTextToText if hasattr(config, "vision_config") else AutoModelForCausalLM
+    if hasattr(config, "vision_config"):
+        return AutoModelForImageTextToText
+    if config.is_encoder_decoder and type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise UnsupportedError(
+            f"'{config.model_type}' reads a prompt with an encoder of its own, and visual tokens stand in what a decoder reads.",
+            hint="Choose a causal language model.",
+        )
+    return AutoModelForCausalLM
 
 
 def compose(spec: Mapping[str, Any]) -> tuple[PreTrainedModel, Any]:
@@ -223,7 +231,7 @@ def _specials(tokenizer: Any) -> dict[str, int]:
 def _compose_causal(spec: Mapping[str, Any]) -> tuple[PreTrainedModel, Any]:
     tokenizer = _tokenizer(spec["tokenizer"])
     config = AutoConfig.for_model(**{**spec["causal_lm"], **_specials(tokenizer)})
-    return AutoModelForCausalLM.from_config(config, attn_implementation="matmul"), tokenizer
+    return _auto(config).from_config(config, attn_implementation="matmul"), tokenizer
 
 
 def _compose_dual(spec: Mapping[str, Any]) -> tuple[PreTrainedModel, Any]:
@@ -440,8 +448,8 @@ def _encoder(spec: Any) -> tuple[nn.Module | None, PretrainedConfig]:
     if config.model_type in TOWERS:
         return _weights(AutoModel, spec, place, dtype=torch.float32), config
     vision = getattr(config, "vision_config", config)
-    tower = TransformersTower(vision)
-    tower.tower = _weights(AutoModel, spec, place, config=vision, dtype=torch.float32, tail=tower.unread)
+    tower: Any = build_tower(vision)
+    tower.tower = _weights(AutoModel, spec, place, config=vision, dtype=torch.float32, tail=getattr(tower, "unread", None))
     with suppress(OSError):  # without that file the family's statistics count
         stored, _ = BaseImageProcessor.get_image_processor_dict(place)
         if stored.get("do_normalize", True) and "image_mean" in stored:

@@ -25,6 +25,7 @@ from argus.core.run import Run
 from argus.evaluation.engine import evaluate
 from argus.evaluation.options import EvaluationOptions
 from argus.evaluation.results import EvaluationResult
+from argus.methods.attached import Attached
 from argus.report.page import duration, write_page
 from argus.report.summary import ALL, BLIND, Evaluated, Result, Summary, Trained
 from argus.report.summary import Variant as Compared
@@ -67,18 +68,23 @@ def run(
     command = shlex.join(["argus", "run", str(recipe), *overrides, *(["--quick"] if quick else [])])
     with opened.lock():
         try:
-            summary = _carry_out(made, opened, command, quick)
+            summary = carry_out(made, opened, command, quick)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(
                 f"interrupted; everything done so far is kept in {opened.folder}\nTo go on: {command}"
             ) from None
-        summary.save(opened.folder)
-        page = write_page(summary, opened.folder)
-        opened.finish()
+        conclude(summary, opened)
+    return opened
+
+
+def conclude(summary: Summary, opened: Run) -> None:
+    """Store what a run found, write its page, and print its tables."""
+    summary.save(opened.folder)
+    page = write_page(summary, opened.folder)
+    opened.finish()
     for table in tables(summary):
         console().print(table)
     console().print(f"report: {page}", highlight=False, soft_wrap=True)
-    return opened
 
 
 def measured(made: Plan, results: Results) -> dict[str, float]:
@@ -114,7 +120,8 @@ def learned(made: Plan, opened: Run) -> dict[str, float]:
     return numbers
 
 
-def _carry_out(made: Plan, opened: Run, command: str, quick: bool) -> Summary:
+def carry_out(made: Plan, opened: Run, command: str, quick: bool) -> Summary:
+    """Train and evaluate what is not done yet, and judge the claims."""
     held = Held(made, opened)
     results: Results = {name: {} for name in made.evaluations}
     views: dict[str, dict[str, Any]] = {name: {} for name in made.evaluations}
@@ -123,7 +130,10 @@ def _carry_out(made: Plan, opened: Run, command: str, quick: bool) -> Summary:
         if changes.train and not all(_stage_done(made, opened, variant, stage) for stage in changes.train):
             held.take(variant)
         for name in made.evaluations:
-            results[name][variant], views[name][variant] = _evaluate(held, opened, variant, name, made.options(variant, name))
+            options = made.options(variant, name)
+            if options.seed == "fresh" and results[name]:  # variants are compared on the same questions
+                options = options.model_copy(update={"seed": next(iter(results[name].values())).seed})
+            results[name][variant], views[name][variant] = _evaluate(held, opened, variant, name, options)
         for stage in changes.train:
             if stage_folder(made, opened, variant, stage) == opened.stage_folder(variant, stage):
                 trained.append(_trained(opened, variant, stage))
@@ -163,13 +173,16 @@ def _evaluate(
     model, processor = held.take(variant)
     console().print(f"{variant}: {title(options)}", highlight=False)
     with held.attached(variant) as attachments, opened.records(part) as records:
-        # A technique that reads the question decides how questions may be batched, whatever else is attached.
-        asking = next((a for a in attachments if a.depends_on_question), attachments[-1] if attachments else None)
-        result = evaluate(model, processor, options, run_part=records, attachment=asking)
+        result = evaluate(model, processor, options, run_part=records, attachment=asking(attachments))
         views = left(model, processor, candidates(options, result.seed), attachments)
     (opened.folder / "results").mkdir(exist_ok=True)
     opened.write_json(file, {"result": result.record(), "views": views})
     return result, views
+
+
+def asking(attachments: Sequence[Attached]) -> Attached | None:
+    """The one that decides how questions may be batched: a technique that reads the question, whatever else is attached."""
+    return next((a for a in attachments if a.depends_on_question), attachments[-1] if attachments else None)
 
 
 def _evaluated(

@@ -46,7 +46,7 @@ class StageData(Dataset[Item]):
         return self.length
 
     def __getitem__(self, index: int) -> Item:
-        index += self.options.start
+        index = self.options.start + (index % self.options.distinct if self.options.distinct else index)
         if self.files and (not self.world or index % 2):  # files weigh as much as the whole world
             return self.files[(index // 2 if self.world else index) % len(self.files)]
         domain = choose(self.world, index)

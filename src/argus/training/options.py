@@ -19,6 +19,7 @@ class DataOptions(Options):
     questions: int = Field(8, ge=1, le=64, description="question-answer turns per picture")
     start: int = Field(0, ge=0, description="first index of the split, so that a later stage sees new scenes")
     families: list[str] = Field(default_factory=list, description="question families; all when empty")
+    distinct: int | None = Field(None, ge=1, description="different items of the world, then the same ones again; no end if null")
 
     @model_validator(mode="after")
     def _something(self) -> DataOptions:

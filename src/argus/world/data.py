@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
+from argus.core.formats.pictures import MARKER, split_markers
 from argus.core.registry import build
-from argus.core.sample import ImagePart, Message, Sample, TextPart
-from argus.world.domain import Demonstration, Domain, Drawing, Split
+from argus.core.sample import ImagePart, Message, Part, Sample, TextPart
+from argus.world.domain import Demonstration, Domain, Drawing, Question, Split
 
 
 def mixture(
@@ -41,14 +42,25 @@ def drawings(
 
 
 def conversation(drawing: Drawing) -> Sample:
-    """All questions of a drawing as one conversation; the first turn, behind any demonstrations, shows the picture."""
-    picture = ImagePart(Image.fromarray(drawing.pixels))
+    """All questions of a drawing as one conversation; the first turn, behind any demonstrations, shows the pictures.
+
+    A question with markers shows them itself.
+    """
+    pictures = [Image.fromarray(pixels) for pixels in drawing.shown]
     messages = [message for shown in drawing.demonstrations for message in demonstrated(shown)]
     for index, question in enumerate(drawing.questions):
-        messages.append(Message("user", [*([picture] if index == 0 else []), TextPart(question.text)]))
+        shows = index == 0 or MARKER in question.text
+        messages.append(Message("user", asked(question, pictures if shows else [])))
         messages.append(Message("assistant", [TextPart(question.answer)]))
     known = {"scene_boxes": drawing.boxes, "question_boxes": [q.boxes for q in drawing.questions]}
     return Sample(drawing.id, messages, metadata={"picture": drawing.id, "domain": drawing.id.split("/")[0], **known})
+
+
+def asked(question: Question, pictures: Sequence[Image.Image]) -> list[Part]:
+    """A question behind its pictures, or with each where its marker stands."""
+    if MARKER in question.text:
+        return split_markers(question.text, [*pictures], question.family)
+    return [*map(ImagePart, pictures), TextPart(question.text)]
 
 
 def demonstrated(shown: Demonstration) -> list[Message]:

@@ -51,6 +51,7 @@ class Question:
         trap: the question fits the scene but asks for what is not there.
         facts: the statements that the answer makes (dense captions).
         cues: what must be looked at, in words.
+        drawn: scenes of the options, where these are pictures; `options` are then what stands beside each, letters as a rule.
     """
 
     family: str
@@ -61,6 +62,7 @@ class Question:
     trap: bool = False
     facts: tuple[str, ...] = ()
     cues: tuple[str, ...] = ()
+    drawn: tuple[Any, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,13 @@ class Drawing:
     questions: list[Question] = field(default_factory=list)
     boxes: tuple[tuple[float, float, float, float], ...] = ()  # of everything in the scene
     demonstrations: tuple[Demonstration, ...] = ()
+    frames: tuple[np.ndarray, ...] | None = None  # all that is shown, where that is not one picture
+    drawn: tuple[tuple[np.ndarray, ...], ...] = ()  # of each question the pictures that are its options
+
+    @property
+    def shown(self) -> tuple[np.ndarray, ...]:
+        """The pictures that questions are about, in their order."""
+        return (self.pixels,) if self.frames is None else self.frames
 
 
 class Domain(ABC):
@@ -128,6 +137,10 @@ class Domain(ABC):
         """
         return {}
 
+    def frames(self, scene: Any, size: int) -> tuple[np.ndarray, ...] | None:
+        """All pictures that are shown of a scene, in their order; None where that is the one of `render`."""
+        return None
+
     def boxes(self, scene: Any) -> tuple[tuple[float, float, float, float], ...]:
         """Relative boxes of everything in a scene, where the domain has things; else none."""
         return ()
@@ -148,4 +161,7 @@ class Domain(ABC):
         """Scene, picture and questions number `index` of a split."""
         scene = self.scene(self.rng(split, index))
         questions = self.questions(scene, self.rng(split, index, 1), count, families) if count else []
-        return Drawing(f"{self.name}/{split}/{index}", scene, self.render(scene, size), questions, self.boxes(scene))
+        drawing = Drawing(f"{self.name}/{split}/{index}", scene, self.render(scene, size), questions, self.boxes(scene))
+        drawing.frames = self.frames(scene, size)
+        drawing.drawn = tuple(tuple(self.render(option, size) for option in q.drawn) for q in questions)
+        return drawing

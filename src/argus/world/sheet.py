@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from PIL import Image, ImageDraw
 
 from argus.world.domain import Domain, Split
@@ -41,7 +44,7 @@ def contact_sheet(
             lines += [(line, plain, SOFT) for line in wrap(question.text, plain, width)]
             mark = " (trap)" if question.trap else ""
             lines += [(line, bold, TRAP if question.trap else INK) for line in wrap(question.answer + mark, bold, width)]
-        cards.append((Image.fromarray(drawing.pixels), lines))
+        cards.append((side_by_side(drawing.shown, size), lines))
     heights = [size + 34 + 16 * max(len(lines) for _, lines in cards[row : row + columns]) for row in range(0, count, columns)]
     sheet = Image.new("RGB", (24 + columns * (width + 24), 24 + sum(heights)), PAPER)
     draw = ImageDraw.Draw(sheet)
@@ -56,6 +59,19 @@ def contact_sheet(
     out.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(out)
     return out
+
+
+def side_by_side(pictures: Sequence[np.ndarray], size: int) -> Image.Image:
+    """Pictures in rows within a square, in reading order; a single one fills it."""
+    columns = math.ceil(math.sqrt(len(pictures)))
+    side = size // max(1, columns)
+    square = Image.new("RGB", (size, size), PAPER)
+    for number, pixels in enumerate(pictures):
+        picture = Image.fromarray(pixels)
+        square.paste(
+            picture if columns == 1 else picture.resize((side - 2, side - 2)), (number % columns * side, number // columns * side)
+        )
+    return square
 
 
 def wrap(text: str, face: object, width: int) -> list[str]:

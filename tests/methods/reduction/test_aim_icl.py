@@ -16,18 +16,11 @@ import argus
 from argus.core.errors import UnsupportedError
 from argus.methods.learned import save_parts
 from argus.model.anatomy import anatomy
-from tests.methods.anyres import llava_next, next_inputs
-from tests.methods.families import FAMILIES, IMAGE, PAD, Family, llava, llava_inputs
+from tests.methods.families import FAMILIES, IMAGE, PAD, llava, llava_inputs
 from tests.methods.test_attach import PLAIN, single
 
-ALL = {**FAMILIES, "llava_next": Family(llava_next, lambda pictures, words, seed=0: _next(pictures, words, seed))}
 
-
-def _next(pictures: list[int], words: list[int], seed: int) -> dict[str, Tensor]:
-    return next_inputs([[(24, 48), (30, 48), (24, 48)][:count] for count in pictures], words, seed)
-
-
-@pytest.fixture(params=sorted(ALL))
+@pytest.fixture(params=sorted(FAMILIES))
 def name(request: Any) -> str:
     return request.param
 
@@ -84,9 +77,9 @@ def virtual_tokens(attachment: Any) -> list[Tensor]:
 
 def test_without_demonstrations_nothing_changes(name: str) -> None:
     """No picture, or one per prompt: logits and generated tokens are the base model's, bit for bit."""
-    model = ALL[name].model()
-    for pictures in ([0, 0], [1, 1]) if name in FAMILIES else ([1, 1],):
-        inputs = ALL[name].inputs(pictures, [5, 3])
+    model = FAMILIES[name].model()
+    for pictures in ([0, 0], [1, 1]):
+        inputs = FAMILIES[name].inputs(pictures, [5, 3])
         with torch.no_grad():
             base = model(**inputs).logits
             tokens = model.generate(**inputs, max_new_tokens=3, do_sample=False, **PLAIN)
@@ -96,7 +89,7 @@ def test_without_demonstrations_nothing_changes(name: str) -> None:
 
 
 def test_keeping_everything_is_off(name: str) -> None:
-    model, inputs = ALL[name].model(), ALL[name].inputs([3, 2], [5, 3])
+    model, inputs = FAMILIES[name].model(), FAMILIES[name].inputs([3, 2], [5, 3])
     with torch.no_grad():
         base = model(**inputs).logits
         with argus.attach(model, "aim_icl", projection="start", keep=1.0):
@@ -112,7 +105,7 @@ def test_keeping_everything_is_off(name: str) -> None:
 @pytest.mark.parametrize("layer", [None, 2])
 def test_prompts_equal_those_made_by_hand(name: str, layer: int | None, tmp_path: Path) -> None:
     """Against one run on each demonstration by itself, slicing, and a prompt put together of what is left."""
-    model, inputs = ALL[name].model(), ALL[name].inputs([3], [5])
+    model, inputs = FAMILIES[name].model(), FAMILIES[name].inputs([3], [5])
     file = trained(model, tmp_path / "w.safetensors")
     with argus.attach(model, "aim_icl", weights=file, layer=layer) as attachment, torch.no_grad():
         logits = model(**inputs).logits[0]
@@ -250,7 +243,7 @@ def counted(model: Any) -> tuple[list[int], Callable[[], None]]:
 @pytest.mark.parametrize("folder", [False, True])
 def test_a_demonstration_is_read_once(name: str, folder: bool, tmp_path: Path) -> None:
     """What the bank gives equals what is computed anew, bit for bit; with a folder, also in another process, in fp16."""
-    model, inputs = ALL[name].model(), ALL[name].inputs([3], [5])
+    model, inputs = FAMILIES[name].model(), FAMILIES[name].inputs([3], [5])
     options = {"weights": trained(model, tmp_path / "w.safetensors"), **({"bank": tmp_path / "bank"} if folder else {})}
     rows, stop = counted(model)
     with argus.attach(model, "aim_icl", **options) as attachment, torch.no_grad():

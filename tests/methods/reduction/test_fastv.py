@@ -6,6 +6,7 @@ import torch
 
 import argus
 from argus.model.anatomy import anatomy
+from tests.methods.brute_force import columns_gone
 from tests.methods.families import FAMILIES
 
 
@@ -20,7 +21,7 @@ def test_set_equals_full_attention_maps(family: str) -> None:
             model(**inputs)
     for item in range(2):
         columns = tokens.column[tokens.item == item]
-        best = columns[rows[item, columns].argsort(descending=True)[: len(columns) // 2]]
+        best = columns[rows[item, columns].argsort(descending=True)[: int(len(columns) * 0.5 + 0.5)]]
         kept = {
             int(tokens.column[(tokens.crop == number) & (tokens.cell == cell)])
             for number, entry in enumerate(attachment.kept)
@@ -35,9 +36,11 @@ def test_cache_lengths_by_layer(family: str) -> None:
     """Layers up to K hold everything, later ones the survivors."""
     model, inputs = FAMILIES[family].model(), FAMILIES[family].inputs([1], [6])
     length, visual = inputs["input_ids"].shape[1], len(anatomy(model).visual_tokens(inputs))
-    with argus.attach(model, "fastv"), torch.no_grad():
+    with argus.attach(model, "fastv") as attachment, torch.no_grad():
         cache = model(**inputs, use_cache=True).past_key_values
-    assert [layer.keys.shape[2] for layer in cache.layers] == [length, length, length - visual // 2]
+        gone = columns_gone(attachment, inputs, model)[2]  # with the breaks of lines that lost all tokens
+    assert [layer.keys.shape[2] for layer in cache.layers] == [length, length, length - len(gone)]
+    assert attachment.counts[0].kept == int(visual * 0.5 + 0.5)
     assert [cache.get_seq_length(i) for i in range(3)] == [length] * 3
 
 

@@ -419,6 +419,34 @@ def test_parts_learn_as_stages_say(both: tuple[Any, Any]) -> None:
             assert (parameter.grad is not None and bool(parameter.grad.abs().sum() > 0)) == learns, name
 
 
+def test_text_only_perplexity_stays_while_the_language_model_is_frozen(both: tuple[Any, Any]) -> None:
+    """To the last bit after steps on pictures; once the language model learns too, it is another one."""
+    model, processor = both
+    objective = build("objective", "sft", {})
+    objective.bind(model, processor)
+    batch = objective.collate([sample(0, ["red"]), sample(2, ["How many?"])])
+    texts = encode(processor, ["red green blue", "What colour is the star?"], [[], []])
+
+    def perplexity() -> float:
+        with torch.no_grad():
+            labels = texts["input_ids"].masked_fill(texts["attention_mask"] == 0, -100)
+            return float(model(**texts, labels=labels).loss.exp())
+
+    def learn(train: list[str]) -> None:
+        set_trainable(model, train, [])
+        optimiser = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
+        for _ in range(2):
+            optimiser.zero_grad()
+            objective.loss(model, batch)[0].backward()
+            optimiser.step()
+
+    before = perplexity()
+    learn(["multi_modal_projector", "cross_attention"])
+    assert perplexity() == before
+    learn(["language_model"])
+    assert perplexity() != before
+
+
 def test_gates_open_by_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
     """From 0 the gates have a gradient, and what is behind them has none yet."""
     model, processor = made("cross", monkeypatch, gate=0.0)

@@ -111,6 +111,24 @@ def test_fusion_is_the_matrix_over_tokens(select: str, words: range) -> None:
 
 
 @torch.no_grad()
+def test_v3_learns_a_table_beside_a_matrix_that_stays() -> None:
+    """From a trained v1: its tokens, plus one vector per patch; no stage can train the matrix or its bias."""
+    first, processor = trained()
+    third, _ = emma(variant="v3")
+    theirs, ours = first.model.multi_modal_projector, third.model.multi_modal_projector
+    assert set(theirs.state_dict()) == set(ours.adopt(theirs.state_dict()))
+    batch = inputs(processor, "What colour is the star?")
+    words = first.model.encode_instruction(batch["instruction_ids"])
+    tokens = first.model.encode_images(batch["pixel_values"]).tokens
+    assert torch.equal(ours.fuse(tokens, words), theirs.fuse(tokens, words))
+    ours.image_table.copy_(torch.randn(16, 32))
+    assert torch.equal(ours.fuse(tokens, words), theirs.fuse(tokens, words) + ours.image_table)
+    set_trainable(third, ["multi_modal_projector"])
+    learned = {n for n, p in ours.named_parameters() if p.requires_grad}
+    assert {n.split(".")[0] for n in learned} == {"text_projection", "image_table", "linear_1", "linear_2"}
+
+
+@torch.no_grad()
 def test_another_question_gives_another_picture_unless_text_columns_are_zero() -> None:
     model, processor = trained()
     batch = inputs(processor, "What colour is the star?", "How many things are there?")

@@ -110,9 +110,10 @@ def test_levels_are_checked_when_the_model_is_composed(monkeypatch: pytest.Monke
         ENCODER,
         {"transformers": {**ENCODER["vit"], "model_type": "clip_vision_model"}},
         {"transformers": {**ENCODER["vit"], "model_type": "siglip_vision_model"}},
+        {"transformers": {**ENCODER["vit"], "model_type": "internvl_vision"}},
         {"s2": {"encoder": ENCODER, "scales": [1, 2], "image_size": 32}},
     ],
-    ids=["vit", "clip", "siglip", "s2"],
+    ids=["vit", "clip", "siglip", "internvit", "s2"],
 )
 def test_it_reads_every_encoder_with_hidden_states(encoder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A quarter of the tokens; the channels of S2's scales multiply."""

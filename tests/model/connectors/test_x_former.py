@@ -12,6 +12,7 @@ from argus.core.registry import build
 from argus.model.composed import ArgusConfig, ArgusForConditionalGeneration
 from argus.model.encoders.comm import CommConfig
 from argus.model.features import VisualFeatures
+from argus.model.load import compose
 from tests.model.connectors.test_qformer import SIZES
 from tests.model.tiny import LANGUAGE, TOWERS, tokenizer
 
@@ -29,10 +30,10 @@ def pair(contrastive: str = "vit", reconstructive: str = "mae") -> CommConfig:
     return CommConfig(towers, [{"merge": "select", "align": 0}] * 2)
 
 
-def composed(config: CommConfig, text: str = "llama", **options: Any) -> ArgusForConditionalGeneration:
+def composed(config: CommConfig, text: str = "llama", connector: Any = None, **options: Any) -> ArgusForConditionalGeneration:
     words = len(tokenizer())
     ids = {"vocab_size": words, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
-    spec = {"x_former": {**SIZES, "contrastive_width": 32, "dropout": 0.0, **options}}
+    spec = connector or {"x_former": {**SIZES, "contrastive_width": 32, "dropout": 0.0, **options}}
     torch.manual_seed(0)
     return ArgusForConditionalGeneration(ArgusConfig(config, {**LANGUAGE[text], **ids}, connector=spec, image_token_id=3)).eval()
 
@@ -99,6 +100,25 @@ def test_as_many_tokens_as_queries_and_both_towers_count() -> None:
         changed = tokens.clone()
         changed[..., channels] += torch.randn(12, channels.stop - channels.start)
         assert not torch.allclose(connector(VisualFeatures(changed, (3, 4))), out, atol=1e-4)
+
+
+@torch.no_grad()
+def test_both_towers_side_by_side_are_a_plain_qformer_over_their_channels() -> None:
+    """The paper's concatenation: the same pair of encoders, and queries that read all channels at once."""
+    model = composed(pair(), connector={"qformer": {**SIZES, "through": None}})
+    connector, pixels = model.model.multi_modal_projector, torch.randn(1, 3, 32, 32)
+    both = model.model.vision_tower
+    side_by_side = torch.cat([one(both.normalised(pixels, i)).tokens for i, one in enumerate(both.towers)], -1)  # (1, 16, 64)
+    expected = connector(VisualFeatures(side_by_side, (4, 4)))
+    torch.testing.assert_close(model.model.get_image_features(pixels), expected)
+    assert expected.shape == (1, SIZES["queries"], 48)
+
+
+def test_an_encoder_decoder_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("argus.model.load._tokenizer", lambda spec: tokenizer())
+    sizes = {"model_type": "t5", "d_model": 32, "d_ff": 48, "num_layers": 1, "num_heads": 2}
+    with pytest.raises(UnsupportedError, match="'t5' reads a prompt with an encoder of its own"):
+        compose({"language_model": {"causal_lm": sizes, "tokenizer": "words"}})
 
 
 def test_a_single_tower_is_refused() -> None:

@@ -28,6 +28,7 @@ VIEWS: dict[str, dict[str, Any]] = {
     "4khd": {"hd_num": 6},
     "ferret_ui": {},
     "tokenpacker_hd": {"max_tiles": 6},
+    "ovis": {"max_tiles": 6},
     "task_tokens": {"view": "anyres", "tokens": 2, "rows": 16},
 }
 SIZES = [(40, 20), (16, 16), (30, 75)]

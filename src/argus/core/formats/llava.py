@@ -3,8 +3,9 @@
     [{"id": "1", "image": "a.png", "conversations": [{"from": "human", "value": "<image>\\nWhich colour?"},
                                                      {"from": "gpt", "value": "red"}]}, ...]
 
-`image` is a path or a list of paths. The list is read as a stream: a file that is torn gives every complete record, then an error
-with its line. Boxes and points are written as text, as LLaVA's data has them; adjacent texts of a turn become one.
+`image` is a path or a list of paths; `<ImageHere>` is a marker, too. The list is read as a stream: a file that is torn gives
+every complete record, then an error with its line. Boxes and points are written as text, as LLaVA's data has them; adjacent
+texts of a turn become one.
 """
 
 from __future__ import annotations
@@ -22,13 +23,14 @@ from argus.core.sample import ImagePart, Message, Sample
 
 FROM = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 TO = {"user": "human", "assistant": "gpt", "system": "system"}
+MMDU_MARKER = "<ImageHere>"  # what MMDU-45k (arXiv 2406.11833) writes, which is else of this form
 OWN = ("id", "image", "images", "conversations", "target", "options")
 CHUNK = 1 << 16
 
 
 def read(path: Path) -> Iterator[Sample | DataError]:
     """Samples of a file; a `DataError` in place of one that cannot be read."""
-    for number, found in enumerate(_records(path), start=1):
+    for number, found in enumerate(records(path), start=1):
         if isinstance(found, DataError):
             yield found
             continue
@@ -40,7 +42,8 @@ def read(path: Path) -> Iterator[Sample | DataError]:
             yield error
 
 
-def _records(path: Path) -> Iterator[tuple[Any, int] | DataError]:
+def records(path: Path) -> Iterator[tuple[Any, int] | DataError]:
+    """Records of a JSON list or of JSON lines, each with the line it begins on."""
     with path.open("rb") as file:
         head = file.read(CHUNK).removeprefix(b"\xef\xbb\xbf").lstrip()
     if head.startswith(b"["):
@@ -109,7 +112,7 @@ def _sample(record: Any, path: Path, number: int, where: str) -> Sample:
         who = field_of(turn, "from", str, place)
         if who not in FROM:
             raise DataError(f"'from' is '{who}', none of {', '.join(FROM)}", where=place)
-        parts = split_markers(field_of(turn, "value", str, place), pictures, place)
+        parts = split_markers(field_of(turn, "value", str, place).replace(MMDU_MARKER, MARKER), pictures, place)
         messages.append(Message(FROM[who], parts))  # type: ignore[arg-type]
     if pictures:
         shown = count - len(pictures)

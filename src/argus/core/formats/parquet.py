@@ -32,6 +32,25 @@ def _pyarrow() -> Any:
 
 def read(path: Path) -> Iterator[Sample | DataError]:
     """Samples of a file; a `DataError` in place of one that cannot be read."""
+    for found in rows(path):
+        if isinstance(found, DataError):
+            yield found
+            continue
+        row, number = found
+        where = f"{path}, row {number}"
+        try:
+            record = {k: v for k, v in row.items() if v is not None}
+            if isinstance(record.get("messages"), str):
+                record["messages"] = messages.parse(record["messages"].encode(), f"{where}, field 'messages'")
+            if isinstance(record.get("metadata"), str):
+                record.update(messages.parse(record.pop("metadata").encode(), f"{where}, field 'metadata'"))
+            yield messages.sample(record, path, number, where)
+        except DataError as error:
+            yield error
+
+
+def rows(path: Path) -> Iterator[tuple[dict[str, Any], int] | DataError]:
+    """Every row of a file with its number, from 1; a `DataError` for a file that is no whole one."""
     arrow = _pyarrow()
     try:
         file = arrow.parquet.ParquetFile(path)
@@ -42,16 +61,7 @@ def read(path: Path) -> Iterator[Sample | DataError]:
     for batch in file.iter_batches(batch_size=GROUP):
         for row in batch.to_pylist():
             number += 1
-            where = f"{path}, row {number}"
-            try:
-                record = {k: v for k, v in row.items() if v is not None}
-                if isinstance(record.get("messages"), str):
-                    record["messages"] = messages.parse(record["messages"].encode(), f"{where}, field 'messages'")
-                if isinstance(record.get("metadata"), str):
-                    record.update(messages.parse(record.pop("metadata").encode(), f"{where}, field 'metadata'"))
-                yield messages.sample(record, path, number, where)
-            except DataError as error:
-                yield error
+            yield row, number
 
 
 def write(samples: Iterable[Sample], part: Path, path: Path) -> None:

@@ -72,7 +72,7 @@ def store_picture(image: Any, dataset: Path, name: str) -> str:
     return f"images/{path.name}"
 
 
-def split_markers(text: str, pictures: list[Path | bytes], where: str) -> list[Part]:
+def split_markers(text: str, pictures: list[Any], where: str) -> list[Part]:
     """Text with `<image>` markers as parts; takes pictures from the front of the list.
 
     Raises:

@@ -18,12 +18,16 @@ DRAWN = "UnsupportedError: its options are pictures, which only the inferencer `
 
 @dataclass(slots=True)
 class Question:
-    """A sample as asked, with its decoded pictures. Questions with the same `group` and `shown` show the same pictures."""
+    """A sample as asked, with its decoded pictures. Questions with the same `group` and `shown` show the same pictures.
+
+    `lead` is how the model's turn begins: words that it is taken to have said, and goes on from.
+    """
 
     group: str
     sample: Sample
     images: list[Image]
     shown: int = 0
+    lead: str = ""
 
 
 @dataclass(slots=True)

@@ -2,7 +2,7 @@
 
 A letter stands for the option at its place; blanks around it are dropped, a comma behind a line is no error. An id that stands
 twice counts once, by its last line. A question that the file does not answer is left out with the reason. The model is not
-asked.
+asked. A folder holds MME's result files, one per task.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pydantic import Field
 
 from argus.core.errors import DataError
 from argus.core.formats import field_of
+from argus.core.formats.mme import MMELine, read_mme
 from argus.core.registry import Options
 from argus.core.sample import Sample
 from argus.evaluation.inferencers.base import PICTURES, Answer, AnsweringModel, Inferencer, Question
@@ -24,7 +25,7 @@ from argus.evaluation.inferencers.base import PICTURES, Answer, AnsweringModel, 
 class StoredOptions(Options):
     """Options of the inferencer."""
 
-    path: Path = Field(description="the file of predictions")
+    path: Path = Field(description="the file of predictions, or a folder of MME's result files")
 
 
 class Stored(Inferencer):
@@ -58,6 +59,9 @@ def read_predictions(path: Path) -> dict[str, str]:
         DataError: the file cannot be read, or a line is not a prediction; with its line.
     """
     found: dict[str, str] = {}
+    if path.is_dir():
+        lines_of_mme = (line for line in read_mme(path) if isinstance(line, MMELine))
+        return {line.id: line.said for line in lines_of_mme if line.said is not None}
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:

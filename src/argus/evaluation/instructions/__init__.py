@@ -18,6 +18,26 @@ COMPONENTS = (
         "argus.evaluation.instructions.statement:Statement",
         "options as texts, for dual encoders",
     ),
+    Component(
+        "instruction",
+        "corrupted",
+        "argus.evaluation.instructions.corrupted:Corrupted",
+        "a worse picture, worse words, options out of order, at severities 0 to 5",
+        "chef",
+    ),
+    Component(
+        "instruction", "mapped", "argus.evaluation.instructions.mapped:Mapped", "options by other names, told in a rule", "chef"
+    ),
+    Component(
+        "instruction",
+        "query",
+        "argus.evaluation.instructions.query:Query",
+        "one query of a task's pool, options printed and lettered as in ChEF",
+        "chef",
+    ),
+    Component(
+        "instruction", "wordless", "argus.evaluation.instructions.wordless:Wordless", "the picture without its question", "chef"
+    ),
     Component("instruction", "shots", "argus.evaluation.instructions.shots:Shots", "answered examples in front of the question"),
     Component("instruction", "pool", "argus.evaluation.instructions.pool:Pool", "one of several wordings of the question"),
 )

@@ -12,6 +12,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 
+from argus.evaluation.judges.continued import continued
+from argus.evaluation.judges.readings import READINGS
+from argus.evaluation.judges.steps import stated
 from argus.evaluation.metrics.normalise import number_1
 
 Rule = Callable[[Sequence[str] | None, Sequence[str]], list[float]]  # facts, answers as shown -> grades 0 to 1
@@ -76,4 +79,12 @@ def first(facts: Sequence[str] | None, answers: Sequence[str]) -> list[float]:
     return [grade + FAVOUR * (not place) for place, grade in enumerate(truth(facts, answers))]
 
 
-RULES: dict[str, Rule] = {"exact": exact, "first": first, "supported": supported, "truth": truth}
+RULES: dict[str, Rule] = {
+    "continued": continued,
+    "exact": exact,
+    "first": first,
+    "stated": stated,
+    "supported": supported,
+    "truth": truth,
+    **READINGS,
+}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -23,7 +23,7 @@ class Score:
         value: the score; None where the answer could not be scored, which counts in no mean.
         extracted: what was read.
         ratios: the answer's part in numbers that are no means over answers: name -> (numerator, denominator), summed over all.
-        labels: what was said and what is true, where both are labels: gives `agreement` and Cohen's `kappa`.
+        labels: what was said and what is true, where both are labels: gives `agreement`, `per class` and Cohen's `kappa`.
         notes: what else the record of the answer keeps.
     """
 
@@ -63,6 +63,35 @@ class AnswerMetric(ABC):
     def measure(self, values: Sequence[float], clusters: Sequence[str]) -> Measurement:
         """One number for many scores."""
         return statistics.mean(values, clusters, self.unit)
+
+    def over_families(self, values: Sequence[float], families: Sequence[str], clusters: Sequence[str]) -> Measurement:
+        """The mean over families of each one's number."""
+        return statistics.mean_of_means(values, families, clusters, self.unit)
+
+
+class CorpusMetric(AnswerMetric):
+    """Scores answers when all of them are in; until then `score` leaves notes and no value."""
+
+    @abstractmethod
+    def over_corpus(self, notes: Sequence[Mapping[str, Any]]) -> list[float]:
+        """The score of each answer, from the notes on all of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What a metric noted on an answer, and what the answer counts in: its groups, and the cluster of its pictures."""
+
+    notes: Mapping[str, Any]
+    groups: Sequence[str]
+    cluster: str
+
+
+class WholeMetric(AnswerMetric):
+    """Measures all answers at once, where a number is no mean over answers; `score` leaves notes and no value."""
+
+    @abstractmethod
+    def over_all(self, rows: Sequence[Row]) -> dict[str, Measurement]:
+        """Group -> number, `all` among them; the rows' order means nothing."""
 
 
 class NoOptions(registry.Options):

@@ -2,12 +2,14 @@
 
     score = 100 (acc + acc+)        acc: share of questions right; acc+: share of pictures with all questions right
 
-A task is a question family: read `mme_pairs[existence]`, which goes to 200. Chance is 50 + 25. An answer is read from its first
-four characters, lower-cased: yes if they hold "yes", else no if they hold "no", else neither and so wrong.
+A task is a question family: read `mme_pairs[existence]`, which goes to 200. Chance is 50 + 25. The published sums over 10 tasks
+of perception and 4 of cognition are so many times `mme_pairs[mean perception]` and `mme_pairs[mean cognition]`. An answer is
+read from its first four characters, lower-cased: yes if they hold "yes", else no if they hold "no", else neither and so wrong.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -46,4 +48,14 @@ class MMEPairs(AnswerMetric):
         # To first order the score errs as the mean over pictures of both parts' residuals does.
         residual = 100 * ((right - acc * asked) / asked.mean() + whole - plus)
         half = student(len(asked) - 1) * standard_error(residual, np.arange(len(asked)))
+        return Measurement(score, score - half, score + half, len(values), self.unit)
+
+    def over_families(self, values: Sequence[float], families: Sequence[str], clusters: Sequence[str]) -> Measurement:
+        of: dict[str, list[int]] = {}
+        for place, family in enumerate(families):
+            of.setdefault(family, []).append(place)
+        tasks = [self.measure([values[i] for i in places], [clusters[i] for i in places]) for places in of.values()]
+        score = sum(task.value for task in tasks) / len(tasks)
+        # Tasks have pictures of their own, so that they err apart.
+        half = math.sqrt(sum((task.high - task.value) ** 2 for task in tasks)) / len(tasks)
         return Measurement(score, score - half, score + half, len(values), self.unit)

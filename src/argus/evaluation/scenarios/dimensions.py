@@ -1,7 +1,7 @@
 """A taxonomy of other scenarios: each dimension asks its own, and averages are taken over branches.
 
     dimensions: {counting: {world/objects: {families: [count]}}, text: {world/documents: {families: [read]}}}
-    branches: {image: [counting, text]}
+    branches: {image: [counting, text], all: [image]}
 
 gives accuracy[counting], accuracy[text], accuracy[image] over all their questions, and accuracy[mean image] over the two. So a
 published benchmark's protocol runs on pictures that nobody can have trained on. Every dimension gets as many questions as the
@@ -26,14 +26,16 @@ class DimensionsOptions(Options):
     """Options of the scenario."""
 
     dimensions: dict[str, Named] = Field(min_length=1, description="dimension -> its scenario: a name, or {name: {options}}")
-    branches: dict[str, list[str]] = Field(default_factory=dict, description="branch -> its dimensions")
+    branches: dict[str, list[str]] = Field(default_factory=dict, description="branch -> its dimensions, and branches before it")
 
     @model_validator(mode="after")
     def _known(self) -> DimensionsOptions:
+        known = {name: [name] for name in self.dimensions}
         for branch, names in self.branches.items():
             for name in names:
-                if name not in self.dimensions:
-                    raise ValueError(f"branch '{branch}' has no dimension '{name}'. {nearest(name, self.dimensions)}")
+                if name not in known:
+                    raise ValueError(f"branch '{branch}' has no dimension '{name}'. {nearest(name, known)}")
+            known[branch] = self.branches[branch] = [dimension for name in names for dimension in known[name]]
         return self
 
 

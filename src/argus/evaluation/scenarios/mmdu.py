@@ -110,7 +110,7 @@ def dialogue(
 
 
 def _json(path: Path) -> Iterator[Group | DataError]:
-    for id_, record, line in _records(path):
+    for id_, record, line in entries(path):
         if isinstance(record, DataError):
             yield record
             continue
@@ -142,7 +142,7 @@ def _dialogue(id_: str, record: Any, path: Path, where: str) -> Group:
     return dialogue(id_, turns, pictures, f"{where}, field 'image'", source=where)
 
 
-def _records(path: Path) -> Iterator[tuple[str, Any, int]]:
+def entries(path: Path) -> Iterator[tuple[str, Any, int]]:
     """(name, record, line) of each entry of an object or a list; a `DataError` where the file breaks off."""
     text = path.read_text(encoding="utf-8-sig")
     decoder = json.JSONDecoder()

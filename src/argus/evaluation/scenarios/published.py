@@ -66,6 +66,7 @@ class Published(Scenario):
     options: PublishedOptions
     file_name: ClassVar[str]
     list_name: ClassVar[str] = "questions"
+    id_name: ClassVar[str] = "question_id"
     dimensions: ClassVar[tuple[Dimension, ...]]
 
     def __init__(self, options: PublishedOptions) -> None:
@@ -85,32 +86,49 @@ class Published(Scenario):
             DataError: a field is missing or wrong.
         """
 
+    def samples(self, record: dict[str, Any], dimension: Dimension, where: str) -> Sequence[Sample]:
+        """All questions of a record: as a rule its item."""
+        sample = self.sample(record, dimension, where)
+        return [] if sample is None else [sample]
+
     @abstractmethod
     def asked(self) -> set[int]:
         """Dimensions that the options choose."""
 
+    def records(self) -> Iterator[tuple[Any, int] | DataError]:
+        """Every record of the file with its line."""
+        return listed(self.file, self.list_name)
+
+    def dimension(self, record: dict[str, Any], where: str) -> Dimension:
+        """The dimension of a record.
+
+        Raises:
+            DataError: there is no such dimension.
+        """
+        number = field_of(record, "question_type_id", int, where)
+        if number not in self.known:
+            raise DataError(f"there is no dimension {number}", where=f"{where}, field 'question_type_id'")
+        return self.known[number]
+
     def items(self) -> Iterator[Sample | DataError]:
         """Every chosen item, in the file's order; a `DataError` in place of one that cannot be read."""
         seen: dict[str, str] = {}
-        for found in listed(self.file, self.list_name):
+        for found in self.records():
             if isinstance(found, DataError):
                 yield found
                 continue
             record, line = found
             where = f"{self.file}:{line}"
             try:
-                number = field_of(record, "question_type_id", int, where)
-                if number not in self.known:
-                    raise DataError(f"there is no dimension {number}", where=f"{where}, field 'question_type_id'")
-                if number not in self.asked():
+                dimension = self.dimension(record, where)
+                if dimension.id not in self.asked():
                     continue
-                sample = self.sample(record, self.known[number], where)
-                if sample is None:
-                    continue
-                if sample.id in seen:
-                    raise DataError(f"'{sample.id}' stands at {seen[sample.id]} too", where=f"{where}, field 'question_id'")
-                seen[sample.id] = where
-                yield sample
+                for sample in self.samples(record, dimension, where):
+                    if sample.id in seen:
+                        place = f"{where}, field '{self.id_name}'"
+                        raise DataError(f"'{sample.id}' stands at {seen[sample.id]} too", where=place)
+                    seen[sample.id] = where
+                    yield sample
             except DataError as error:
                 yield error
 
@@ -167,7 +185,7 @@ class Published(Scenario):
                 for image in [*self.shown(item).images(), *item.metadata.get(PICTURES, [])]:
                     load_image(image, where=f"{source}, field 'data_id'")
                 found[item.metadata["family"]] += 1
-                letters[item.metadata["letter"]] += 1
+                letters.update([item.metadata["letter"]] if "letter" in item.metadata else [])
             except ArgusError as error:
                 bad += 1
                 if len(problems) < KEPT_ERRORS:

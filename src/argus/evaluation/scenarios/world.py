@@ -14,9 +14,10 @@ from pydantic import Field
 
 from argus.core.errors import RecipeError, nearest
 from argus.core.registry import Options, build
-from argus.core.sample import ImagePart, Message, Sample, TextPart
+from argus.core.sample import Message, Sample
+from argus.evaluation.inferencers.base import PICTURES
 from argus.evaluation.scenarios.base import Group, Scenario
-from argus.world.data import demonstrated
+from argus.world.data import asked, demonstrated
 from argus.world.domain import Domain, Drawing
 
 SEED_STRIDE = 10**9
@@ -64,13 +65,14 @@ class World(Scenario):
 
 def to_samples(drawing: Drawing, domain: str) -> list[Sample]:
     """One sample per question of a drawing."""
-    picture = Image.fromarray(drawing.pixels)
+    pictures = [Image.fromarray(pixels) for pixels in drawing.shown]
+    drawn = [[Image.fromarray(pixels) for pixels in of] for of in drawing.drawn] or [[] for _ in drawing.questions]
     shown = [demonstrated(one) for one in drawing.demonstrations]
     known = {"demonstrations": [Sample(f"{drawing.id}/d{n}", one) for n, one in enumerate(shown)]} if shown else {}
     return [
         Sample(
             f"{drawing.id}/{n}",
-            [Message("user", [ImagePart(picture), TextPart(q.text)])],
+            [Message("user", asked(q, pictures))],
             q.answer,
             list(q.options),
             {
@@ -83,6 +85,7 @@ def to_samples(drawing: Drawing, domain: str) -> list[Sample]:
                 "facts": q.facts,
                 "cues": q.cues,
                 **known,
+                **({PICTURES: drawn[n]} if drawn[n] else {}),
             },
         )
         for n, q in enumerate(drawing.questions)

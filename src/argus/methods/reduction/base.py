@@ -93,8 +93,8 @@ class Step:
 
 def text_rows(tokens: VisualTokens, real: Tensor) -> Tensor:
     """(B, S) bool: which positions hold text behind the first visual token of their item."""
-    visual = tokens.mask(*real.shape)
-    return real & ~visual & (visual.cumsum(1) > 0)
+    pictures = tokens.pictures(*real.shape)
+    return real & ~pictures & (pictures.cumsum(1) > 0)
 
 
 class Score(ABC):

@@ -20,9 +20,12 @@ __all__ = ["anatomy", "families"]
 # model_type in the config -> class. The first line of a class's docstring describes it in listings.
 FAMILIES: dict[str, str] = {
     "argus": "argus.model.anatomy.argus:Argus",
+    "internvl": "argus.model.anatomy.internvl:InternVL",
     "llava": "argus.model.anatomy.llava:Llava",
     "llava_next": "argus.model.anatomy.llava_next:LlavaNext",
+    "llava_onevision": "argus.model.anatomy.llava_onevision:LlavaOnevision",
     "qwen2_5_vl": "argus.model.anatomy.qwen2_5_vl:Qwen25VL",
+    "qwen2_vl": "argus.model.anatomy.qwen2_vl:Qwen2VL",
 }
 
 

@@ -100,6 +100,21 @@ class VisualTokens:
         mask[self.item, self.column] = True
         return mask
 
+    def pictures(self, batch: int, length: int) -> Tensor:
+        """(batch, length) bool: whether a position belongs to a picture, as a visual token or as a line break."""
+        mask = self.mask(batch, length)
+        if self.breaks is not None:
+            mask[self.breaks[:, 0], self.breaks[:, 1]] = True
+        return mask
+
+    def by_line(self, values: Tensor) -> Tensor:
+        """(T,) -> (L,): for each line break the greatest value of its line's tokens."""
+        assert self.line is not None
+        assert self.breaks is not None
+        inner = self.line >= 0
+        lowest = values.new_full((len(self.breaks),), -torch.inf)
+        return lowest.scatter_reduce(0, self.line[inner], values[inner], "amax")
+
     def leaving(self, before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
         """Items and columns that leave when of the tokens `before` (T,) only those `after` (T,) stay.
 
@@ -199,6 +214,19 @@ class Anatomy(ABC):
     def visual_tokens(self, inputs: Mapping[str, Any]) -> VisualTokens:
         """Where the visual tokens of a processor's output are."""
         return self.locate(self.visual_mask(inputs["input_ids"]), self.pieces(inputs))
+
+    def alternating(self, input_ids: Tensor, images: Sequence[Piece], videos: Sequence[Piece]) -> VisualTokens:
+        """Where visual tokens are when images and videos, encoded by kind, have placeholders of their own and may alternate."""
+        mask = self.visual_mask(input_ids)
+        sources = dict(zip(self.visual_token_ids(), (iter(images), iter(videos)), strict=True))
+        kinds, order, place = input_ids[mask].tolist(), list[Piece](), 0
+        while place < len(kinds):
+            piece = next(sources[kinds[place]], None)
+            if piece is None:  # `locate` says how many are missing
+                break
+            order.append(piece)
+            place += piece.size
+        return self.locate(mask, order)
 
     def locate(self, mask: Tensor, pieces: Sequence[Piece]) -> VisualTokens:
         """Gives the placeholders of a batch, (B, S) bool, to the crops that fill them, in order."""

@@ -1,4 +1,4 @@
-"""LLaVA-NeXT as transformers writes it: a picture is a small view of itself and tiles of it at a higher resolution (AnyRes).
+"""LLaVA-NeXT: a picture becomes a small view of itself and tiles of it at a higher resolution (AnyRes).
 
 In the prompt stand the tokens of the small view, then those of the tiles, put together to one large grid whose padding is cut
 away and whose every line ends in a break (`image_newline`):
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import update_wrapper
 from typing import Any
 
 import torch
@@ -30,15 +31,19 @@ BREAK = -1  # source of a line break
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Packed(Piece):
-    """All crops of a picture, packed; the small view is tile 0.
+    """All crops of a picture, packed; `grid` is that of the encoder's patches in each of them.
 
     Args:
-        source: (size,) for each placeholder tile * rows * columns + cell, or BREAK.
-        tiles: how many crops it is made of.
+        source: (size,) for each placeholder the number of its cell, counted through all crops, or BREAK.
+        tiles: how many crops the encoder was given.
+        crops: grids of the crops in the prompt.
+        unbroken: how many of the first crops have no line breaks.
     """
 
     source: Tensor
     tiles: int
+    crops: tuple[tuple[int, int], ...]
+    unbroken: int = 1
 
     @property
     def size(self) -> int:
@@ -60,18 +65,19 @@ class LlavaNext(Llava):
         """One per picture; one per tile for the vision tower's own inputs, which do not say how tiles belong together."""
         if inputs.get("image_sizes") is None:
             return super().pieces(inputs)
-        return self.packed(inputs["image_sizes"])
+        return self.packed(inputs["image_sizes"], self.tiles(inputs))
 
     def vision_pixels(self, inputs: Mapping[str, Any]) -> list[Tensor]:
         pixels = inputs["pixel_values"]
         if pixels.ndim == 4:
             return list(pixels)
-        return [
-            tile for picture, count in zip(pixels, self._tiles(inputs["image_sizes"]), strict=True) for tile in picture[:count]
-        ]
+        return [tile for picture, count in zip(pixels, self.tiles(inputs), strict=True) for tile in picture[:count]]
 
     def on_features(self, seen: Callable[[Tensor, list[Piece] | None], None]) -> Listener:
-        return _PackingListener(self, seen)
+        def packing(output: Any, image_features: Sequence[Tensor], image_sizes: Tensor, *args: Any, **kwargs: Any) -> None:
+            seen(torch.cat(list(output[0])), self.packed(image_sizes, [len(tiles) for tiles in image_features]))
+
+        return Overheard(self.root, "pack_image_features", packing)
 
     def locate(self, mask: Tensor, pieces: Sequence[Piece]) -> VisualTokens:
         item, column = mask.nonzero(as_tuple=True)
@@ -82,80 +88,87 @@ class LlavaNext(Llava):
         starts = torch.tensor([0, *(p.size for p in packed)], device=mask.device).cumsum(0)[:-1]
         owners = item[starts].tolist()
         crops: list[Crop] = []
+        firsts = [0]  # number of each crop's first cell among all cells of all crops
         numbers: dict[int, dict[int, int]] = {}
-        sources, views = [], []
+        sources, unbroken = [], []
         for piece, owner in zip(packed, owners, strict=True):
             seen = numbers.setdefault(owner, {})
             image = seen.setdefault(piece.picture, len(seen))
-            area = piece.grid[0] * piece.grid[1]
             source = piece.source.to(mask.device)
-            sources.append(torch.where(source == BREAK, BREAK, source + len(crops) * area))
-            views.append((source != BREAK) & (source < area))
-            crops += [Crop(owner, image, tile, piece.grid) for tile in range(piece.tiles)]
-        source, view = torch.cat(sources), torch.cat(views)  # (M,): number of the token among all cells of all crops
+            sources.append(torch.where(source == BREAK, BREAK, source + firsts[-1]))
+            for tile, (rows, columns) in enumerate(piece.crops):
+                crops.append(Crop(owner, image, tile, (rows, columns)))
+                unbroken.append(tile < piece.unbroken)
+                firsts.append(firsts[-1] + rows * columns)
+        source, first = torch.cat(sources), torch.tensor(firsts, device=mask.device)  # (M,), (C + 1,)
         breaks = source == BREAK
-        line = (breaks.cumsum(0) - breaks.long()).masked_fill(view, -1)  # the next break ends a tile's line; views have none
+        line = breaks.cumsum(0)  # the next break ends a token's line
         inner = (~breaks).nonzero().flatten()
         inner = inner[source[inner].argsort()]  # by crop, then in raster order
-        area = packed[0].grid[0] * packed[0].grid[1]
+        crop = torch.bucketize(source[inner], first, right=True) - 1
         return VisualTokens(
             item[inner],
             column[inner],
-            source[inner] // area,
-            source[inner] % area,
+            crop,
+            source[inner] - first[crop],
             tuple(crops),
-            line[inner],
+            line[inner].masked_fill(torch.tensor(unbroken, device=mask.device)[crop], -1),
             torch.stack([item[breaks], column[breaks]], 1),
         )
 
-    def _tiles(self, image_sizes: Tensor) -> list[int]:
+    def tiles(self, inputs: Mapping[str, Any]) -> list[int]:
         """How many crops each picture becomes, the small view included."""
         side = self.config.vision_config.image_size
-        return [image_size_to_num_patches(size, self.config.image_grid_pinpoints, side) for size in image_sizes]
+        return [image_size_to_num_patches(size, self.config.image_grid_pinpoints, side) for size in inputs["image_sizes"]]
 
-    def packed(self, image_sizes: Tensor) -> list[Piece]:
+    def packed(self, image_sizes: Tensor, tiles: Sequence[int]) -> list[Piece]:
         """One piece per picture, from the model's own packing of the numbers of their tokens."""
         side = self.config.vision_config.image_size // self.config.vision_config.patch_size
-        area, counts = side * side, self._tiles(image_sizes)
-        numbers = [torch.arange(count * area, dtype=torch.float64).view(count, area, 1) for count in counts]
-        strategy = self.config.vision_feature_select_strategy
-        newline = torch.full((1,), BREAK, dtype=torch.float64)
-        pack = type(self.root).pack_image_features  # not the instance's, on which somebody may listen
-        places, _ = pack(self.root, numbers, image_sizes, vision_feature_select_strategy=strategy, image_newline=newline)
         return [
-            Packed(picture, 0, (side, side), source=source[:, 0].long(), tiles=count)
-            for picture, (source, count) in enumerate(zip(places, counts, strict=True))
+            Packed(picture, 0, (side, side), source=source[:, 0].long(), tiles=count, crops=count * ((side, side),))
+            for picture, (source, count) in enumerate(zip(self.packing(numbers(tiles, side), image_sizes), tiles, strict=True))
         ]
 
-
-class _Packing:
-    """Stands in for the model's packing while somebody listens to it."""
-
-    def __init__(self, parts: LlavaNext) -> None:
-        self.parts = parts
-        self.listeners: list[Callable[[Tensor, list[Piece] | None], None]] = []
-
-    def __call__(self, image_features: Sequence[Tensor], image_sizes: Tensor, *args: Any, **kwargs: Any) -> Any:
-        root = self.parts.root
-        output = type(root).pack_image_features(root, image_features, image_sizes, *args, **kwargs)
-        tokens, pieces = torch.cat(list(output[0])), self.parts.packed(image_sizes)
-        for seen in self.listeners:
-            seen(tokens, pieces)
-        return output
+    def packing(self, values: Sequence[Tensor], image_sizes: Tensor) -> Sequence[Tensor]:
+        """The model's packing of numbers (tiles, patches, 1) instead of features: (size, 1), with BREAK for a line break."""
+        newline = torch.full((1,), BREAK, dtype=values[0].dtype, device=values[0].device)
+        strategy = self.config.vision_feature_select_strategy
+        pack = type(self.root).pack_image_features  # not the instance's, which somebody may overhear
+        return pack(self.root, values, image_sizes, vision_feature_select_strategy=strategy, image_newline=newline)[0]
 
 
-class _PackingListener:
-    """A listener's place at the packing, until `remove`; the last one takes the stand-in with it."""
+def numbers(tiles: Sequence[int], side: int) -> list[Tensor]:
+    """(tiles, side * side, 1) for each picture: its cells, counted through all of its tiles."""
+    return [torch.arange(count * side * side, dtype=torch.float64).view(count, side * side, 1) for count in tiles]
 
-    def __init__(self, parts: LlavaNext, seen: Callable[[Tensor, list[Piece] | None], None]) -> None:
-        self.root, self.seen = parts.root, seen
-        if "pack_image_features" not in vars(self.root):
-            self.root.pack_image_features = _Packing(parts)
-        self.root.pack_image_features.listeners.append(seen)
+
+class Overheard:
+    """Calls `heard(output, *args, **kwargs)` whenever a module's method was called, until `remove`."""
+
+    def __init__(self, root: Any, name: str, heard: Callable[..., None]) -> None:
+        self.root, self.name, self.heard = root, name, heard
+        if name not in vars(root):
+            setattr(root, name, _Method(root, name))
+        getattr(root, name).listeners.append(heard)
 
     def remove(self) -> None:
-        """Stops listening."""
-        listeners = self.root.pack_image_features.listeners
-        listeners.remove(self.seen)
+        """Stops listening; the last one gives the module its own method back."""
+        listeners = getattr(self.root, self.name).listeners
+        listeners.remove(self.heard)
         if not listeners:
-            del self.root.pack_image_features
+            delattr(self.root, self.name)
+
+
+class _Method:
+    """Stands in for a module's method while somebody listens to it; with its signature, which `generate` reads."""
+
+    def __init__(self, root: Any, name: str) -> None:
+        self.method = getattr(root, name)
+        self.listeners: list[Callable[..., None]] = []
+        update_wrapper(self, self.method)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        output = self.method(*args, **kwargs)
+        for heard in self.listeners:
+            heard(output, *args, **kwargs)
+        return output

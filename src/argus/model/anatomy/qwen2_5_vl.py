@@ -1,84 +1,25 @@
-"""Qwen2.5-VL: ViT without CLS, windowed attention, 2 x 2 patch merger, mRoPE; pictures of any size, and videos."""
+"""Qwen2.5-VL: as Qwen2-VL, with windowed attention in most blocks of its encoder."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from transformers.vision_utils import get_vision_window_index
 
-from argus.model.anatomy.base import Anatomy, Piece, VisualTokens, attention_of
+from argus.model.anatomy.base import attention_of
+from argus.model.anatomy.qwen2_vl import Qwen2VL
 
 
-class Qwen25VL(Anatomy):
+class Qwen25VL(Qwen2VL):
     """Qwen2.5-VL (`Qwen2_5_VLForConditionalGeneration`); each pair of video frames is a crop."""
-
-    mrope = True
-    connector_mixes = True
-
-    @property
-    def vision_tower(self) -> nn.Module:
-        return self.root.visual
-
-    @property
-    def projector(self) -> nn.Module:
-        return self.root.visual.merger
-
-    @property
-    def has_cls(self) -> bool:
-        return False
-
-    def visual_token_ids(self) -> tuple[int, ...]:
-        return (int(self.config.image_token_id), int(self.config.video_token_id))
-
-    def pieces(self, inputs: Mapping[str, Any]) -> list[Piece]:
-        merge = self.config.vision_config.spatial_merge_size
-        pieces = []
-        grids = [g for key in ("image_grid_thw", "video_grid_thw") if inputs.get(key) is not None for g in inputs[key]]
-        for picture, (times, rows, columns) in enumerate(torch.stack(grids).tolist() if grids else []):
-            pieces += [Piece(picture, t, (rows // merge, columns // merge)) for t in range(times)]
-        return pieces
-
-    def visual_tokens(self, inputs: Mapping[str, Any]) -> VisualTokens:
-        images = 0 if inputs.get("image_grid_thw") is None else int(inputs["image_grid_thw"][:, 0].sum())
-        pieces = self.pieces(inputs)
-        ids = inputs["input_ids"]
-        order: list[Piece] = []  # the prompt's order: images and videos may alternate
-        sources = {self.config.image_token_id: iter(pieces[:images]), self.config.video_token_id: iter(pieces[images:])}
-        kinds = ids[self.visual_mask(ids)].tolist()
-        while kinds[sum(p.size for p in order) :]:
-            order.append(next(sources[kinds[sum(p.size for p in order)]]))
-        return self.locate(self.visual_mask(ids), order)
-
-    def vision_pixels(self, inputs: Mapping[str, Any]) -> list[Tensor]:
-        crops: list[Tensor] = []
-        for pixels, grid in (("pixel_values", "image_grid_thw"), ("pixel_values_videos", "video_grid_thw")):
-            if inputs.get(pixels) is not None:
-                frames = torch.repeat_interleave(inputs[grid][:, 1] * inputs[grid][:, 2], inputs[grid][:, 0])
-                crops += inputs[pixels].split(frames.tolist())
-        return crops
-
-    def tower_inputs(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        pixels = args[0] if args else kwargs["hidden_states"]
-        return {"pixel_values": pixels, "image_grid_thw": args[1] if len(args) > 1 else kwargs["grid_thw"]}
-
-    @property
-    def features_module(self) -> nn.Module:
-        return self.vision_tower
-
-    def features(self, output: Any) -> Tensor:
-        return output.pooler_output
 
     @property
     def encoder_attention(self) -> nn.Module:
         """Of the last block with full attention: maps of windows are not comparable with one another."""
         tower: Any = self.vision_tower
         return attention_of(tower.blocks[max(tower.fullatt_block_indexes)])
-
-    def patches_per_call(self, inputs: Mapping[str, Any], keys: int) -> int:
-        return keys
 
     def token_scores(self, patch_scores: list[Tensor], inputs: Mapping[str, Any]) -> Tensor:
         """Mean over each merge group. The tower holds groups in window order; they are put back into raster order."""
@@ -89,5 +30,5 @@ class Qwen25VL(Anatomy):
             window_size=tower.window_size,
             patch_size=tower.patch_size,
         )
-        groups = super().token_scores(patch_scores, inputs).view(-1, tower.spatial_merge_unit).mean(-1)
+        groups = super().token_scores(patch_scores, inputs)
         return groups[order.argsort().to(groups.device)]

@@ -56,9 +56,10 @@ def check_view(view: View, name: str, fusion: Fusion) -> None:
         raise UnsupportedError(
             f"cross-attention leaves tiles out of the sequence, and the task tokens of view '{name}' are read behind all of them."
         )
-    if fusion == "cross" and not view.texts():
+    if fusion == "cross" and not any(letter.isalnum() for text in view.texts() for letter in text):
         raise UnsupportedError(
-            f"with fusion 'cross' what a view writes is a picture's place in the text, and the view '{name}' writes nothing.",
+            f"with fusion 'cross' what a view writes is a picture's place in the text, and the view '{name}' writes nothing that "
+            "stands out.",
             hint="Use the view nvlm with tags or wrap, or fusion 'hybrid'.",
         )
 

@@ -10,10 +10,11 @@ into the patches by one matrix over the *token* axis, which starts as the identi
 L = 77 tokens: start, instruction, end, zeros. The text tower is causal and gets no mask, so padding is read too, and its columns
 of W are trained: it has to be that of the checkpoint. For CLIP ViT-L/14-336 (N 576, C 1024, W 768) 1,164,160 weights are new.
 
-Constants are the paper's: layer -2 of the text tower, all positions, N and L as in CLIP. The published code also has a variant
-with learnable tokens in place of text and one with a frozen W; neither is in the paper's results, and neither is here. There a
-dialogue's shortest question is the instruction of its picture in training, and its first line when asked; here it is the first
-question's first line in both. `pool`, from the MLP, is not the paper's.
+Constants are the paper's: layer -2 of the text tower, all positions, N and L as in CLIP. The published code has two variants
+that are not in the paper's results. Its v3 leaves W and b as they were trained before and adds a table, V* + E, E (N, C) from 0;
+that is `variant: v3`, whose W starts from `connector_weights`. Its v2, learnable tokens in place of text, does not run as
+released and is left out. There a dialogue's shortest question is the instruction of its picture in training, and its first line
+when asked; here it is the first question's first line in both. `pool`, from the MLP, is not the paper's.
 """
 
 from __future__ import annotations
@@ -42,17 +43,25 @@ class EMMAOptions(MLPOptions):
         "cls_patch", description="all positions of the instruction, all but the first, or the first alone"
     )
 
+    variant: Literal["v1", "v3"] = Field("v1", description="learn the mixing matrix, or a table beside one that stays as it is")
+
 
 class Infusion(nn.Module):
     """V* = W F + b over the token axis: (B, M, C) -> (B, N, C). Starts as the first N tokens as they are.
 
-    No `nn.Linear`, whose weights a model draws anew when it is made.
+    No `nn.Linear`, whose weights a model draws anew when it is made. What does not learn are buffers, which no stage can train.
     """
 
-    def __init__(self, given: int, wanted: int) -> None:
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, given: int, wanted: int, learns: bool) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.eye(wanted, given))  # [I | 0]
-        self.bias = nn.Parameter(torch.zeros(wanted))
+        for name, start in (("weight", torch.eye(wanted, given)), ("bias", torch.zeros(wanted))):  # [I | 0]
+            if learns:
+                self.register_parameter(name, nn.Parameter(start))
+            else:
+                self.register_buffer(name, start)
 
     def forward(self, tokens: Tensor) -> Tensor:
         return torch.matmul(self.weight, tokens) + self.bias[:, None]
@@ -78,7 +87,8 @@ class EMMA(MLP):
         self.count = grid[0] * grid[1]
         words = len(range(options.text_length)[SELECT[options.text_select]])
         self.text_projection = nn.Linear(instruction_width, vision_width)
-        self.image_text_infusion = Infusion(self.count + words, self.count)
+        self.image_text_infusion = Infusion(self.count + words, self.count, learns=options.variant == "v1")
+        self.image_table = nn.Parameter(torch.zeros(self.count, vision_width)) if options.variant == "v3" else None
 
     def fuse(self, tokens: Tensor, instruction: Tensor) -> Tensor:
         """V* (B, N, C) of patches (B, N, C) and the text tower's states (B, L, W).
@@ -91,7 +101,8 @@ class EMMA(MLP):
                 f"emma mixes {self.count} patches with the instruction, but the picture has {tokens.shape[1]}."
             )
         words = F.gelu(self.text_projection(instruction[:, SELECT[self.options.text_select]].to(tokens.dtype)))  # (B, L, C)
-        return self.image_text_infusion(torch.cat([tokens, words], 1))  # (B, N, C)
+        fused = self.image_text_infusion(torch.cat([tokens, words], 1))  # (B, N, C)
+        return fused if self.image_table is None else fused + self.image_table
 
     def forward(self, features: VisualFeatures, context: ConnectorContext | None = None) -> Tensor:
         if context is None or context.instruction is None:

@@ -26,6 +26,7 @@ from torch.nn import functional as F
 from transformers import Blip2QFormerConfig
 from transformers.models.blip_2.modeling_blip_2 import Blip2QFormerModel, Blip2TextEmbeddings
 
+import argus.model.attention  # noqa: F401  registers "matmul"
 from argus.core.errors import UnsupportedError
 from argus.core.registry import Options
 

@@ -13,7 +13,7 @@ COMPONENTS = (
         "encoder",
         "transformers",
         "argus.model.encoders.transformers_tower:TransformersEncoder",
-        "any vision tower of transformers (CLIP, SigLIP, DINOv2, MAE)",
+        "any vision tower of transformers (CLIP, SigLIP, DINOv2, InternViT, MAE, ConvNeXt)",
     ),
     Component(
         "encoder", "s2", "argus.model.encoders.s2:S2Encoder", "one encoder at several scales, joined on the channels", paper="s2"

@@ -10,7 +10,7 @@ from transformers import AutoConfig, PretrainedConfig
 
 from argus.model.features import VisualFeatures
 
-# Argus's own towers by the model type of their config; all other types are towers of transformers.
+# Argus's own towers by the model type of their config; all other types are towers of transformers, see `build_tower`.
 TOWERS = {
     "argus_vit": "argus.model.encoders.vit:ViT",
     "argus_s2": "argus.model.encoders.s2:S2",
@@ -19,6 +19,7 @@ TOWERS = {
     "argus_comm": "argus.model.encoders.comm:Comm",
     "argus_low_high": "argus.model.encoders.low_high:LowHigh",
 }
+CONVOLUTIONAL = ("convnext", "convnextv2")  # of transformers, whose tokens are the cells of a last map
 
 
 @runtime_checkable
@@ -29,12 +30,14 @@ class Encoder(Protocol):
         hidden_size: width C of the tokens.
         patch_size, image_size: sides in pixels of a patch and of the picture it was trained on.
         has_cls: whether there is a CLS token, and so a CLS attention row.
+        depth: blocks whose states it gives on the tokens' grid when asked; 0 for none.
     """
 
     hidden_size: int
     patch_size: int
     image_size: int
     has_cls: bool
+    depth: int
 
     def __call__(
         self, pixel_values: Tensor, *, cls_attention: bool = False, hidden_states: bool = False, pooled: bool = False
@@ -45,7 +48,9 @@ class Encoder(Protocol):
 
 def build_tower(config: PretrainedConfig) -> nn.Module:
     """The tower for a vision config: one of Argus's own, or a tower of transformers."""
-    target = TOWERS.get(config.model_type, "argus.model.encoders.transformers_tower:TransformersTower")
+    kind = config.model_type
+    foreign = "convolutional_tower:ConvolutionalTower" if kind in CONVOLUTIONAL else "transformers_tower:TransformersTower"
+    target = TOWERS.get(kind, f"argus.model.encoders.{foreign}")
     module, _, name = target.partition(":")
     return getattr(import_module(module), name)(config)
 

@@ -183,10 +183,11 @@ class Comm(PreTrainedModel):
         self.merges = nn.ModuleList(
             LayerMerge(tower.hidden_size, **branch) for tower, branch in zip(towers, config.branches, strict=True)
         )
-        self.patch_size, self.image_size, self.has_cls = towers[0].patch_size, towers[0].image_size, False
+        self.patch_size, self.image_size = towers[0].patch_size, towers[0].image_size
+        self.has_cls, self.depth = False, 0
         self.hidden_size = sum(tower.hidden_size for tower in towers)
         for tower in towers:
-            fixed = isinstance(tower, TransformersTower) and not tower.config.model_type.startswith("dinov2")
+            fixed = isinstance(tower, TransformersTower) and not tower.any_size
             if self.image_size % tower.patch_size or (fixed and tower.image_size != self.image_size):
                 raise UnsupportedError(
                     f"comm: the first tower's pictures have {self.image_size} px, but one of type '{tower.config.model_type}' "

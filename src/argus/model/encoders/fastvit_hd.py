@@ -291,7 +291,7 @@ class FastViTHD(PreTrainedModel):
         self.pools = nn.ModuleList(pools[config.multi_scale])
         self.hidden_size = out + (sum(widths[:-1]) if self.pools else 0)
         self.patch_size, self.image_size, self.has_cls = 2 ** (len(widths) + 1), config.image_size, False
-        self.map_widths = tuple(widths)
+        self.map_widths, self.depth = tuple(widths), 0
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:

@@ -100,13 +100,14 @@ class LowHigh(PreTrainedModel):
         low, high = self._pair()
         self.image_size = config.image_size or high.image_size
         patch = low.patch_size * self.image_size / low.image_size
-        fixed = isinstance(high, TransformersTower) and not high.config.model_type.startswith("dinov2")
+        fixed = isinstance(high, TransformersTower) and not high.any_size
         if patch != int(patch) or self.image_size % high.patch_size or (fixed and self.image_size != high.image_size):
             raise UnsupportedError(
                 f"low_high: pictures of {self.image_size} px do not fit {low.image_size // low.patch_size} patches a side of the "
                 f"low encoder and patches of {high.patch_size} px of the high one, which was made for {high.image_size} px"
             )
-        self.patch_size, self.hidden_size, self.has_cls = int(patch), low.hidden_size, low.has_cls
+        self.patch_size, self.hidden_size = int(patch), low.hidden_size
+        self.has_cls, self.depth = low.has_cls, low.depth
         self.map_widths: tuple[int, ...] = tuple(getattr(high, "map_widths", (high.hidden_size,)))
         self.statistics = [pixel_statistics(one) for one in configs]
         self.post_init()

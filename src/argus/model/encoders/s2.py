@@ -119,14 +119,14 @@ class S2(PreTrainedModel):
             raise UnsupportedError(f"s2: the tokens' patches would have a side of {patch:g} px; choose another image_size")
         self.patch_size = int(patch)
         self.hidden_size = tower.hidden_size * len(config.scales)
-        self.has_cls = tower.has_cls
+        self.has_cls, self.depth = tower.has_cls, tower.depth
         self.post_init()
 
     def _check(self, side: int, count: int, what: str) -> None:
         """Even crops must be whole, and of a side that the encoder reads."""
         tower: Any = self.towers[0]
         crop = side / count
-        fixed = isinstance(tower, TransformersTower)
+        fixed = isinstance(tower, TransformersTower) and not tower.any_size
         if self.config.split == "even" and (crop % tower.patch_size or (fixed and crop != self.base)):
             wanted = f"{self.base} px" if fixed else f"multiples of {tower.patch_size} px"
             raise UnsupportedError(

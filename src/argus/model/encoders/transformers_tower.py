@@ -1,4 +1,4 @@
-"""Any vision tower of transformers (CLIP, SigLIP, DINOv2, ViT-MAE, ViT, ...) as an encoder.
+"""Any vision transformer of transformers (CLIP, SigLIP, DINOv2, InternViT, ViT-MAE, ViT, ...) as an encoder.
 
 The tower's own modules do the work; this wrapper picks the layer, splits prefix tokens from patches, and reads the attention row
 of the CLS query. That row comes from the selected block's own query and key projections, applied to its input as a hook
@@ -28,6 +28,7 @@ from transformers.image_utils import (
 
 from argus.core.errors import ModelError, UnsupportedError, nearest
 from argus.core.registry import Options
+from argus.model.encoders.base import CONVOLUTIONAL
 from argus.model.features import VisualFeatures
 
 # Prefix tokens in front of the patches by model type, CLS first; registers, where a config has them, come on top.
@@ -40,10 +41,14 @@ PREFIX = {
     "vit_mae": 1,
     "vit_msn": 1,
     "deit": 2,  # CLS and the distillation token
+    "internvl_vision": 1,
     "siglip_vision_model": 0,
     "aimv2_vision_model": 0,
     "ijepa": 0,
 }
+
+# Families that fit their position table to pictures of another size by themselves.
+ANY_SIZE = {"dinov2", "dinov2_with_registers", "internvl_vision"}
 
 # Mean and deviation of the pixels that the published weights of a family were trained with.
 CLIP = (OPENAI_CLIP_MEAN, OPENAI_CLIP_STD)
@@ -60,7 +65,7 @@ STATISTICS = {
 def pixel_statistics(config: PretrainedConfig) -> tuple[Sequence[float], Sequence[float]]:
     """Mean and deviation per channel that a tower wants its pixels (0..1) normalised with.
 
-    A config's own `image_mean` and `image_std` count; else the family's, which are ImageNet's for DINOv2, MAE, MSN, I-JEPA, DeiT.
+    A config's own `image_mean` and `image_std` count; else the family's, which are ImageNet's for InternViT, DINOv2, MAE, DeiT.
     """
     if getattr(config, "image_mean", None):
         return config.image_mean, config.image_std
@@ -115,14 +120,19 @@ class TransformersTower(nn.Module):
             choice, where it has none. With `final_norm` the tokens are the last layer's, behind the norm that follows it.
 
     Raises:
-        UnsupportedError: a family whose token layout is not known here.
+        UnsupportedError: a family whose token layout is not known here, or patches that are not square.
+
+    Attributes:
+        any_size: whether it reads pictures of other sizes than the one that it was trained on.
     """
 
     def __init__(self, config: PretrainedConfig) -> None:
         super().__init__()
         kind = config.model_type
         if kind not in PREFIX:
-            raise UnsupportedError(f"vision towers of type '{kind}' are not known.", hint=nearest(kind, PREFIX))
+            raise UnsupportedError(
+                f"vision towers of type '{kind}' are not known.", hint=nearest(kind, [*PREFIX, *CONVOLUTIONAL])
+            )
         if kind == "vit_mae":
             config.mask_ratio = 0.0  # a tower sees the whole picture
         self.config = config
@@ -131,9 +141,9 @@ class TransformersTower(nn.Module):
         self.feature_layer = -1 if self.final_norm else getattr(config, "feature_layer", -2)
         self.has_cls = PREFIX[kind] > 0
         self.prefix = PREFIX[kind] + getattr(config, "num_register_tokens", 0)
-        self.hidden_size, self.patch_size = config.hidden_size, config.patch_size
-        size = config.image_size
-        self.image_size = size if isinstance(size, int) else size[0]
+        self.any_size, self.depth = kind in ANY_SIZE, config.num_hidden_layers
+        self.hidden_size = config.hidden_size
+        self.patch_size, self.image_size = side(config.patch_size), side(config.image_size)
 
     def forward(
         self, pixel_values: Tensor, *, cls_attention: bool = False, hidden_states: bool = False, pooled: bool = False
@@ -229,11 +239,24 @@ class TransformersTower(nn.Module):
     def _row(self, attention: nn.Module, x: Tensor) -> Tensor:
         """(B, heads, N) from the block's normalised input x (B, P + N, C)."""
         q_proj, k_proj = _projections(attention)
+        q_norm, k_norm = (getattr(attention, name, nn.Identity()) for name in ("q_norm", "k_norm"))  # over all heads
         heads = self.config.num_attention_heads
-        q = q_proj(x[:, :1]).unflatten(-1, (heads, -1)).transpose(1, 2)  # (B, h, 1, d)
-        k = k_proj(x).unflatten(-1, (heads, -1)).transpose(1, 2)  # (B, h, P + N, d)
+        q = q_norm(q_proj(x[:, :1])).unflatten(-1, (heads, -1)).transpose(1, 2)  # (B, h, 1, d)
+        k = k_norm(k_proj(x)).unflatten(-1, (heads, -1)).transpose(1, 2)  # (B, h, P + N, d)
         scores = (q @ k.transpose(-1, -2)) * q.shape[-1] ** -0.5
         return scores.float().softmax(-1)[:, :, 0, self.prefix :].to(x.dtype)
+
+
+def side(given: int | Sequence[int]) -> int:
+    """Side of a square that a config may state by height and width.
+
+    Raises:
+        UnsupportedError: height and width differ.
+    """
+    sides = {given} if isinstance(given, int) else set(given)
+    if len(sides) != 1:
+        raise UnsupportedError(f"towers read square pictures in square patches, not of {' x '.join(map(str, sides))} px")
+    return int(sides.pop())
 
 
 def _self_attention(block: nn.Module) -> nn.Module:

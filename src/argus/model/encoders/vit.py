@@ -165,7 +165,7 @@ class ViT(PreTrainedModel):
         self.position = nn.Parameter(torch.zeros(1, 1 + side * side, config.hidden_size))
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_hidden_layers))
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.hidden_size, self.has_cls = config.hidden_size, True
+        self.hidden_size, self.has_cls, self.depth = config.hidden_size, True, config.num_hidden_layers
         self.patch_size, self.image_size = config.patch_size, config.image_size
         self.post_init()
 

@@ -187,7 +187,7 @@ class ViTamin(PreTrainedModel):
         self.blocks = nn.ModuleList(GatedBlock(config, config.drop_path * i / max(depth - 1, 1)) for i in range(depth))
         self.norm = nn.LayerNorm(width, eps=eps)
         self.hidden_size, self.has_cls, self.patch_size, self.image_size = width, False, STRIDE, config.image_size
-        self.map_widths = (*config.conv_widths, width)
+        self.map_widths, self.depth = (*config.conv_widths, width), depth
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:

@@ -17,6 +17,13 @@ COMPONENTS = (
     Component("view", "ferret_ui", "argus.model.views.ferret_ui:FerretUI", "a whole screen and its two halves", "ferret-ui"),
     Component(
         "view",
+        "ovis",
+        "argus.model.views.ovis:OvisView",
+        "a whole and native crops, with indicators around and between them",
+        "ovis",
+    ),
+    Component(
+        "view",
         "task_tokens",
         "argus.model.views.task_tokens:TaskTokens",
         "another view, with learned tokens of depth, segmentation and generation behind the picture",

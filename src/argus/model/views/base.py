@@ -22,8 +22,17 @@ from argus.core.registry import Options
 
 NEWLINE, DIVIDER = -1, -2  # learned vectors: behind a row of cells, and between two parts of a picture
 OBJECT = -3  # a token of a box in the picture, made by the connector
-TASK = -4  # the first of a picture's task tokens; the others count down from it
-LEARNED = {NEWLINE: "image_newline", DIVIDER: "image_divider"}
+BEGIN, BEHIND_WHOLE, COLUMN, ROW, END = -4, -5, -6, -7, -8  # learned vectors around a picture, its whole and its tiles
+TASK = -9  # the first of a picture's task tokens; the others count down from it
+LEARNED = {
+    NEWLINE: "image_newline",
+    DIVIDER: "image_divider",
+    BEGIN: "image_begin",
+    BEHIND_WHOLE: "image_behind_whole",
+    COLUMN: "image_column",
+    ROW: "image_row",
+    END: "image_end",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +82,7 @@ class Places:
     """Positions that the model fills.
 
     Args:
-        source: (n,) cells, or NEWLINE, DIVIDER, OBJECT and those from TASK downwards.
+        source: (n,) cells, or the keys of LEARNED, OBJECT and those from TASK downwards.
     """
 
     source: np.ndarray
@@ -127,7 +136,7 @@ class View(ABC):
     """Subclasses implement `__call__`, `count` and `layout`.
 
     Attributes:
-        learned: which of NEWLINE and DIVIDER its layouts hold.
+        learned: which of LEARNED its layouts hold.
         tasks: whose tokens its layouts hold, from TASK downwards.
         tiled: whether the number of positions depends on the picture.
         reads_rows: whether its layouts put tokens in the order of their places in the picture.

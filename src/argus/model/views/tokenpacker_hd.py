@@ -71,6 +71,9 @@ class TokenPackerHD(Tiled):
             spans += [by_tile(cut.whole_tile, grid), BREAK]
         return tuple(spans)
 
+    def texts(self) -> tuple[str, ...]:
+        return COMMA.text, BREAK.text
+
 
 def fit(width: int, height: int, room: Grid) -> tuple[int, int]:
     """A picture's size in pixels once it is scaled to fit into `room`."""

@@ -14,12 +14,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from random import Random
 from typing import Any, Literal
 
 import torch
 from PIL.Image import Image
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -49,6 +50,15 @@ class SFTOptions(Options):
         "from 2, 4, 6, ... (`even`) or from a list",
     )
     pictures: bool = Field(True, description="show the pictures; without them a model learns what the questions alone give away")
+    max_tokens: int | None = Field(
+        None, ge=1, description="longest dialogue (turns: conversation); of a longer one the last turns are left out, whole"
+    )
+
+    @model_validator(mode="after")
+    def _dialogues(self) -> SFTOptions:
+        if self.max_tokens is not None and self.turns != "conversation":
+            raise ValueError("max_tokens leaves turns of a dialogue out; it goes with turns: conversation")
+        return self
 
 
 class SFT(Objective):
@@ -112,8 +122,28 @@ class SFT(Objective):
             prefix=ids[0][:shared],
             turns=[i[shared:] for i in ids],
             labels=[m[shared:] for m in marks],
+            prefix_labels=marks[0][:shared],  # answers in front of a later picture
             independent=self.options.turns == "independent",
         )
+
+    def shortened(self, sample: Sample) -> Sample:
+        """As many whole turns of a dialogue, from its beginning, as `max_tokens` holds.
+
+        Raises:
+            DataError: not even the first one.
+        """
+        limit = self.options.max_tokens
+        if limit is None:
+            return sample
+        sizes = [load_image(p, where=sample.id).size for p in sample.images()]
+        _, labels = self.dialogue_ids(sample.messages, sizes, self.drawn(sample))
+        ends = [i for i, (a, b) in enumerate(pairwise([*labels, IGNORE]), start=1) if a != IGNORE and b == IGNORE]
+        answers = [i for i, m in enumerate(sample.messages, start=1) if m.role == "assistant"]
+        kept = [message for message, end in zip(answers, ends, strict=True) if end <= limit]
+        if not kept:
+            source = str(sample.metadata.get("source", sample.id))
+            raise DataError(f"the first turn has {ends[0]} tokens, more than max_tokens {limit}", where=source)
+        return replace(sample, messages=sample.messages[: kept[-1]])
 
     def dialogue_ids(
         self, messages: Sequence[Message], sizes: Sequence[tuple[int, ...]] | None = None, visual_tokens: int | None = None
@@ -151,6 +181,7 @@ class SFT(Objective):
             samples = [blinded(s) for s in samples]
         if self.options.turns == "independent" and getattr(self.processor, "depends_on_question", False):
             samples = [one for sample in samples for one in apart(sample)]
+        samples = [self.shortened(s) for s in samples]
         pictures = [[load_image(p, where=s.id) for p in s.images()] for s in samples]
         flat = [p for group in pictures for p in group]
         seen = self.processor.image_processor(images=flat, return_tensors="pt") if flat else {}
