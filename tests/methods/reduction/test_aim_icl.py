@@ -42,7 +42,9 @@ def brute_force(model: Any, inputs: dict[str, Tensor], parts: Any, layer: int | 
     """Logits of one unpadded prompt whose demonstrations were replaced by hand, and the virtual tokens F_i of each."""
     anatomy_ = anatomy(model)
     decoder, ids = anatomy_.language_model, inputs["input_ids"]
-    features = anatomy_.root.get_image_features(**{k: v for k, v in inputs.items() if k.startswith(("pixel", "image_"))})
+    features = anatomy_.root.get_image_features(
+        **{k: v for k, v in inputs.items() if k.startswith(("pixel", "image_", "batch_num"))}
+    )
     features = getattr(features, "pooler_output", features)
     features = torch.cat([one.reshape(-1, one.shape[-1]) for one in features])
     visual = anatomy_.visual_mask(ids)
@@ -52,6 +54,7 @@ def brute_force(model: Any, inputs: dict[str, Tensor], parts: Any, layer: int | 
         positions, _ = anatomy_.root.get_rope_index(ids, mm_token_type_ids=visual.int(), **grids)
     else:
         positions = torch.arange(ids.shape[1])[None]
+    marks = (58, 59) if anatomy_.mrope else ()  # around a picture, where the config names them
     seen = visual[0].tolist()
     starts = [c for c in range(len(seen)) if seen[c] and not seen[c - 1]]
     out, stay, virtual = embeds.clone(), torch.ones(len(seen), dtype=torch.bool), []
@@ -59,7 +62,7 @@ def brute_force(model: Any, inputs: dict[str, Tensor], parts: Any, layer: int | 
         alone = positions[..., start:end] - positions[..., start : start + 1]
         run = decoder(inputs_embeds=embeds[None, start:end], position_ids=alone, output_hidden_states=True, use_cache=False)
         states = run.last_hidden_state if layer is None else run.hidden_states[layer]
-        text = [c for c in range(start, end) if not seen[c] and ids[0, c] not in (1, 2, PAD, 58, 59)]
+        text = [c for c in range(start, end) if not seen[c] and ids[0, c] not in (1, 2, PAD, *marks)]
         fused = parts(F.rms_norm(states[0, [c - start for c in text]], states.shape[-1:]))
         out[text], virtual = fused, [*virtual, fused]
         stay[[c for c in range(start, end) if seen[c]]] = False
@@ -139,10 +142,11 @@ def test_padded_batches_equal_one_by_one(family: str, tmp_path: Path) -> None:
 def test_only_the_cache_of_the_prompt_is_written(family: str) -> None:
     """Runs on demonstrations leave no trace: the cache holds what is left of the prompt, and the token map is the prompt's."""
     model, inputs = FAMILIES[family].model(), FAMILIES[family].inputs([3], [5])
-    visual = anatomy(model).visual_tokens(inputs)
+    visual = anatomy(model).visual_mask(inputs["input_ids"])[0]
+    last = int((visual[1:] & ~visual[:-1]).nonzero()[-1]) + 1  # where the picture that is asked about begins
     with argus.attach(model, "aim_icl", projection="start"), torch.no_grad():
         cache = model(**inputs, use_cache=True).past_key_values
-    left = inputs["input_ids"].shape[1] - sum(int((visual.crop == c).sum()) for c in (0, 1))
+    left = inputs["input_ids"].shape[1] - int(visual[:last].sum())
     assert [layer.keys.shape[2] for layer in cache.layers] == [left] * 3
     assert cache.get_seq_length() == inputs["input_ids"].shape[1]
     if family == "argus":

@@ -16,8 +16,8 @@ from argus.model.anatomy import anatomy
 from tests.methods.families import FAMILIES
 
 
-def test_curves_equal_full_maps(family: str) -> None:
-    model, eager, inputs = FAMILIES[family].model(), FAMILIES[family].model("eager"), FAMILIES[family].inputs([1], [7])
+def test_curves_equal_full_maps(plain: str) -> None:
+    model, eager, inputs = FAMILIES[plain].model(), FAMILIES[plain].model("eager"), FAMILIES[plain].inputs([1], [7])
     with torch.no_grad():
         maps = eager(**inputs, output_attentions=True).attentions
         base = model(**inputs).logits

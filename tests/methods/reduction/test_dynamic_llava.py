@@ -72,7 +72,7 @@ def written(model: Any, inputs: dict[str, Tensor], steps: int = 8, **options: An
 def decided(model: Any, inputs: dict[str, Tensor], tokens: list[int]) -> list[bool]:
     """What the text predictor says of generated tokens: layers before `LAYER` see everything, so the bare model knows."""
     ids = torch.cat([inputs["input_ids"], torch.tensor([tokens])], dim=1)
-    more = {k: v for k, v in inputs.items() if k.startswith(("pixel", "image_grid"))}
+    more = {k: v for k, v in inputs.items() if k.startswith(("pixel", "image_", "batch_num"))}
     if "mm_token_type_ids" in inputs:
         more["mm_token_type_ids"] = F.pad(inputs["mm_token_type_ids"], (0, len(tokens)))
     states = model(input_ids=ids, **more, output_hidden_states=True).hidden_states[LAYER][0, inputs["input_ids"].shape[1] :]
@@ -125,9 +125,9 @@ def test_decoding_equals_the_slow_way(family: str, trained: dict[str, Any], atte
         torch.testing.assert_close(logits[0], expected[columns.index(prompt - 1 + step)], atol=5e-5, rtol=1e-4)
 
 
-def test_images_keep_the_best_of_each_picture(family: str, trained: dict[str, Any]) -> None:
+def test_images_keep_the_best_of_each_picture(plain: str, trained: dict[str, Any]) -> None:
     """int(keep N) tokens with the greatest log p(keep), each picture compared with itself alone."""
-    model, inputs = FAMILIES[family].model(), FAMILIES[family].inputs([1, 2], [4, 7])
+    model, inputs = FAMILIES[plain].model(), FAMILIES[plain].inputs([1, 2], [4, 7])
     with torch.no_grad(), argus.attach(model, "dynamic_llava", keep=0.3, **trained) as attachment:
         states = model(**inputs, output_hidden_states=True).hidden_states[LAYER]
     tokens = anatomy(model).visual_tokens(inputs)
@@ -237,13 +237,15 @@ def test_cache_lengths(family: str, trained: dict[str, Any]) -> None:
     """S prompt tokens, N of them visual, and t generated ones that were fed: layers before l hold S + t, later ones
     S - N + K + as many generated ones as were kept. To everyone outside all have the same length."""
     model, inputs = FAMILIES[family].model(), FAMILIES[family].inputs([1], [5])
-    prompt, visual = inputs["input_ids"].shape[1], len(anatomy(model).visual_tokens(inputs))
-    with argus.attach(model, "dynamic_llava", keep=0.3, **trained):
+    prompt = inputs["input_ids"].shape[1]
+    with argus.attach(model, "dynamic_llava", keep=0.3, **trained) as attachment:
         answer = written(model, inputs, 9)
+        gone = columns_gone(attachment, inputs, model)[LAYER]
     tokens = answer.sequences[0, prompt:].tolist()
     kept = decided(model, inputs, tokens[:-1])
     lengths = [layer.keys.shape[2] for layer in answer.past_key_values.layers]
-    late = prompt - visual + int(0.3 * visual) + sum(kept)
+    late = prompt - len(gone) + sum(kept)
+    assert attachment.counts[0].kept == int(0.3 * attachment.counts[0].total)
     assert lengths == [prompt + 8, late, late]
     assert [answer.past_key_values.get_seq_length(i) for i in range(3)] == [prompt + 8] * 3
     held = answer.past_key_values.layers[2].layout.columns[0]
