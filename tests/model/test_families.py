@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
@@ -26,9 +29,12 @@ from transformers.utils import is_torchvision_available
 
 import argus
 from argus.core.errors import UnsupportedError
+from argus.core.registry import build
 from argus.core.sample import ImagePart, Message, Sample, TextPart
 from argus.evaluation.inferencers.base import Question
+from argus.evaluation.inferencers.search import Looks
 from argus.evaluation.local import LocalModel
+from argus.methods.search.base import Look, View
 from argus.model.anatomy import anatomy
 from argus.model.pictures_only import pictures_only
 from tests.methods.families import FAMILIES
@@ -155,6 +161,24 @@ def test_the_processor_and_the_anatomy_count_alike(folder: Path) -> None:
     tokens = anatomy(model).visual_tokens(inputs)
     assert [(c.item, c.image) for c in tokens.crops if c.tile == 0] == [(0, 0), (1, 0), (1, 1)]
     assert int(tokens.pictures(*inputs["input_ids"].shape).sum()) == int(anatomy(model).visual_mask(inputs["input_ids"]).sum())
+
+
+def test_a_search_asks_every_family(folder: Path) -> None:
+    """ZoomEye's confidences are tanh((z_yes - z_no) / 2) of one full forward pass, and its search answers."""
+    model, words = argus.load(str(folder))
+    local, asked = LocalModel(model, words), question()
+    look = Look(View("v", tuple(asked.images)), "Is there a star?", ("yes", "no"))
+    chat = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": look.prompt}]}]
+    text = words.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+    with torch.no_grad():
+        logits = model(**words(text=[text], images=asked.images, return_tensors="pt")).logits[0, -1]
+    yes, no = (float(logits[words.tokenizer(word, add_special_tokens=False).input_ids[0]]) for word in look.words)
+    assert Looks(local, 1).confidences([look]) == [pytest.approx(math.tanh((yes - no) / 2), abs=1e-4)]
+    cued = replace(asked, sample=replace(asked.sample, metadata={"cues": ("star",)}))
+    options = {"search": {"zoomeye": {"smallest": 24, "cues": "given", "words": ("yes", "no")}}, "answer": "likelihood"}
+    (answer,) = build("inferencer", "search", options).answer(local, [cued])
+    assert len(answer.scores) == 2
+    assert answer.notes["search"]["pops"][0] >= 1
 
 
 def test_videos_need_torchvision(folder: Path) -> None:

@@ -24,7 +24,8 @@ def test_the_loss_is_that_of_what_is_said_again(name: str) -> None:
         ids, labels = encoded.turns[0], encoded.labels[0]
         again = [i for i in labels if i != IGNORE]
         n = len(again) + 1
-        assert ids[-n:] == ids[:n] and again == ids[1:n]
+        assert ids[-n:] == ids[:n]
+        assert again == ids[1:n]
         assert len(set(ids)) == len(ids) - n, "nothing else is said twice"
         shapes.add((n, len(ids) - 2 * n))
         with torch.no_grad():

@@ -11,7 +11,22 @@ import typer
 from typer.core import TyperGroup
 
 from argus import __version__
-from argus.cli import attention, audit, benchmarks, components, data, doctor, export, look, models, papers, ratings, recipe, run, world
+from argus.cli import (
+    attention,
+    audit,
+    benchmarks,
+    components,
+    data,
+    doctor,
+    export,
+    look,
+    models,
+    papers,
+    ratings,
+    recipe,
+    run,
+    world,
+)
 from argus.core.errors import ArgusError
 
 FAILED, INTERRUPTED = 2, 130  # exit codes: something the user can fix; Ctrl-C, as shells have it

@@ -441,14 +441,14 @@ def _encoder(spec: Any) -> tuple[nn.Module | None, PretrainedConfig]:
     with _reading(spec):
         config = AutoConfig.from_pretrained(place)
     if isinstance(config, DualEncoderConfig):
-        tower = load(spec, device="cpu")[0].vision_tower
+        tower: Any = load(spec, device="cpu")[0].vision_tower
         return tower, tower.config
     if isinstance(config, ArgusConfig):
         return load(spec, device="cpu")[0].model.vision_tower, config.vision_config
     if config.model_type in TOWERS:
         return _weights(AutoModel, spec, place, dtype=torch.float32), config
     vision = getattr(config, "vision_config", config)
-    tower: Any = build_tower(vision)
+    tower = build_tower(vision)
     tower.tower = _weights(AutoModel, spec, place, config=vision, dtype=torch.float32, tail=getattr(tower, "unread", None))
     with suppress(OSError):  # without that file the family's statistics count
         stored, _ = BaseImageProcessor.get_image_processor_dict(place)

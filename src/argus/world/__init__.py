@@ -9,7 +9,11 @@ COMPONENTS = (
     Component("domain", "charts", "argus.world.charts:Charts", "bar, line and pie charts"),
     Component("domain", "novel", "argus.world.novel:Novel", "made-up words for colours, known from demonstrations alone"),
     Component(
-        "domain", "clips", "argus.world.clips:Clips", "short videos of shapes that appear, vanish, move, change colour", "seed-bench"
+        "domain",
+        "clips",
+        "argus.world.clips:Clips",
+        "short videos of things that appear, vanish, move, change colour",
+        "seed-bench",
     ),
     Component(
         "domain", "described", "argus.world.described:Described", "words for pictures, pictures to choose from", "seed-bench-2"

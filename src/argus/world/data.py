@@ -6,6 +6,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -14,6 +15,8 @@ from argus.core.formats.pictures import MARKER, split_markers
 from argus.core.registry import build
 from argus.core.sample import ImagePart, Message, Part, Sample, TextPart
 from argus.world.domain import Demonstration, Domain, Drawing, Question, Split
+
+DEMONSTRATED = "demonstrated"  # metadata: answers in front of the last picture are demonstrations
 
 
 def mixture(
@@ -52,7 +55,8 @@ def conversation(drawing: Drawing) -> Sample:
         shows = index == 0 or MARKER in question.text
         messages.append(Message("user", asked(question, pictures if shows else [])))
         messages.append(Message("assistant", [TextPart(question.answer)]))
-    known = {"scene_boxes": drawing.boxes, "question_boxes": [q.boxes for q in drawing.questions]}
+    known: dict[str, Any] = {"scene_boxes": drawing.boxes, "question_boxes": [q.boxes for q in drawing.questions]}
+    known |= {DEMONSTRATED: True} if drawing.demonstrations else {}
     return Sample(drawing.id, messages, metadata={"picture": drawing.id, "domain": drawing.id.split("/")[0], **known})
 
 

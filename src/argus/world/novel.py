@@ -1,15 +1,15 @@
 """Novel: what a colour is called in a language that was made up for this one picture.
 
-An episode has a picture of things in one colour, and a few demonstrations: other pictures, each in another colour, with the word
-for it. The question is what the first picture's colour is called, and the answer says the colour and then its word. Words are drawn
-anew for every episode, so nothing but its demonstrations says what they mean; the picture's colour is one of those that were shown.
-Episodes, their words included, are pure functions of the index like every scene.
+An episode has a picture of things in one colour, and a few demonstrations: other pictures, each in another colour, with the
+word for it. The question is what the first picture's colour is called, and the answer says the colour and then its word. Words
+are drawn anew for every episode, so nothing but its demonstrations says what they mean; the picture's colour is one of those
+that were shown. Episodes, their words included, are pure functions of the index like every scene.
 
     [blue star] Name this colour. mi    [red ring] Name this colour. tex    [blue heart] Name this colour. -> blue mi
 
-The demonstrations of pictures don't say their colour: that has to be seen. With `told: demonstrations` they do ("Name blue. blue mi")
-and show no picture. With `told: all` so do questions, which then ask about any colour that was shown and need no picture: what can be
-learned, and asked, in text alone.
+The demonstrations of pictures don't say their colour: that has to be seen. With `told: demonstrations` they do ("Name blue.
+blue mi") and show no picture. With `told: all` so do questions, which then ask about any colour that was shown and need no
+picture: what can be learned, and asked, in text alone.
 """
 
 from __future__ import annotations

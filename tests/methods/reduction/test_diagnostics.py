@@ -36,6 +36,13 @@ def test_curves_equal_full_maps(plain: str) -> None:
             torch.testing.assert_close(torch.stack(got), torch.stack(expected), atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("name", ["internvl", "llava_next", "llava_onevision"])
+def test_pictures_in_tiles_have_no_single_curve(name: str) -> None:
+    """Tokens of several crops stand in no one order over the picture."""
+    with pytest.raises(UnsupportedError, match="of one picture in one prompt"):
+        attention_curves(FAMILIES[name].model(), FAMILIES[name].inputs([1], [7]))
+
+
 def test_encoder_curve_is_the_cls_row() -> None:
     model, inputs = FAMILIES["argus"].model(), FAMILIES["argus"].inputs([1], [7])
     with torch.no_grad():

@@ -101,5 +101,5 @@ class CVBench(Published):
             "from": source,
             "source": where,
         }
-        asked = [ImagePart(picture), TextPart(f"{prompt}\n{REQUEST}")]
-        return Sample(name, [Message("user", [*asked])], answer, options, metadata)
+        asked = Message("user", [ImagePart(picture), TextPart(f"{prompt}\n{REQUEST}")])
+        return Sample(name, [asked], answer, options, metadata)

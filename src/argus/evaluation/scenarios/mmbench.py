@@ -70,9 +70,9 @@ class MMBench(Published):
             one = replace(one, messages=[Message("user", [shown, TextPart(one.messages[0].text())])])
         known = one.metadata
         metadata = {
-            "family": known.get("category", "other"),
+            "family": dimension.name,
             "domain": "mmbench",
-            "branches": [dimension.name],
+            "branches": [known[name] for name in ("category", "l2-category") if known.get(name)],
             "item": str(int(one.id) % TURNED),
             "letter": ascii_uppercase[one.options.index(one.target or "")],
             "source": where,

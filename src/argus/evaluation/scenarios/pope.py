@@ -64,7 +64,7 @@ class POPE(Published):
         picture = (self.options.pictures or self.file.parent / "val2014") / field_of(
             record, "image", str, f"{where}, field 'image'"
         )
-        known = {"family": dimension.name, "domain": "pope", "branches": [dimension.name], "source": where, "letter": right}
+        known = {"family": dimension.name, "domain": "pope", "source": where, "letter": right}
         text = field_of(record, "text", str, f"{where}, field 'text'")
         return Sample(
             f"pope/{dimension.name}/{name}", [Message("user", [ImagePart(picture), TextPart(text)])], right, ["Yes", "No"], known

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from argus.model.anatomy.base import Piece, VisualTokens
+from argus.model.anatomy.base import Crop, Piece, VisualTokens
 from argus.model.anatomy.llava import Llava
 
 
@@ -37,7 +37,7 @@ class InternVL(Llava):
         first[1:] = tokens.crop[1:] != tokens.crop[:-1]
         item, column = tokens.item[first], tokens.column[first]
         continued = ((column > 0) & mask[item, (column - 1).clamp(min=0)]).tolist()
-        crops = []
+        crops: list[Crop] = []
         for crop, goes_on in zip(tokens.crops, continued, strict=True):
             last = crops[-1] if crops and crops[-1].item == crop.item else None
             if last is None:

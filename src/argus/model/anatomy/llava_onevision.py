@@ -44,6 +44,8 @@ class Shrunk(Packed):
 class LlavaOnevision(LlavaNext):
     """LLaVA-OneVision (`LlavaOnevisionForConditionalGeneration`); views, tiles, shrunk grids and video frames are crops."""
 
+    connector_mixes = True  # where grids are shrunk and frames pooled
+
     def visual_token_ids(self) -> tuple[int, ...]:
         return (int(self.config.image_token_id), int(self.config.video_token_id))
 
@@ -51,7 +53,7 @@ class LlavaOnevision(LlavaNext):
         """One per picture, then one per video; one per crop for the vision tower's own inputs."""
         pieces = super().pieces(inputs) if inputs.get("pixel_values") is not None else []
         videos = inputs.get("pixel_values_videos")
-        return pieces if videos is None else [*pieces, *self.frames(*videos.shape[:2], first=len(pieces))]
+        return pieces if videos is None else [*pieces, *self.frames(videos, first=len(pieces))]
 
     def visual_tokens(self, inputs: Mapping[str, Any]) -> VisualTokens:
         pieces = self.pieces(inputs)
@@ -65,7 +67,7 @@ class LlavaOnevision(LlavaNext):
 
     def on_features(self, seen: Callable[[Tensor, list[Piece] | None], None]) -> Listener:
         def filming(output: Any, pixel_values_videos: Tensor, *args: Any, **kwargs: Any) -> None:
-            seen(output.pooler_output.flatten(0, 1), self.frames(*pixel_values_videos.shape[:2]))
+            seen(output.pooler_output.flatten(0, 1), self.frames(pixel_values_videos))
 
         return _Both(super().on_features(seen), Overheard(self.root, "get_video_features", filming))
 
@@ -74,7 +76,8 @@ class LlavaOnevision(LlavaNext):
         if together is None:
             return super().tiles(inputs)
         alone = torch.repeat_interleave(together == 1, together).tolist()
-        return [count if only else 1 for count, only in zip(super().tiles(inputs), alone, strict=True)]
+        # As in the model, pictures may be given without the others of their prompt, and the count is the prompt's.
+        return [count if only else 1 for count, only in zip(super().tiles(inputs), alone, strict=False)]
 
     def packed(self, image_sizes: Tensor, tiles: Sequence[int]) -> list[Piece]:
         side = self.config.vision_config.image_size // self.config.vision_config.patch_size
@@ -101,8 +104,9 @@ class LlavaOnevision(LlavaNext):
         limit = limit or self.config.vision_aspect_ratio
         return pack(self.root, values, image_sizes, image_newline=newline, vision_aspect_ratio=limit)[0]
 
-    def frames(self, videos: int, frames: int, first: int = 0) -> list[Piece]:
-        """One piece per video: its pooled frames and the break behind them."""
+    def frames(self, pixels: Tensor, first: int = 0) -> list[Piece]:
+        """One piece per video (frames, 3, H, W) of (videos, frames, 3, H, W): its pooled frames and the break behind them."""
+        videos, frames = pixels.shape[:2]
         side = self.config.vision_config.image_size // self.config.vision_config.patch_size
         high = wide = -(-side // 2)
         source = torch.tensor([*range(frames * high * wide), BREAK])

@@ -24,7 +24,7 @@ from argus.core.sample import ImagePart, Sample
 from argus.methods.attach import Attachment
 from argus.training.objectives.base import Batch, Item
 from argus.training.objectives.technique import TechniqueObjective, TechniqueOptions
-from argus.world.data import conversation
+from argus.world.data import DEMONSTRATED, conversation
 
 
 class AimTrainingOptions(TechniqueOptions):
@@ -69,7 +69,7 @@ class AimTraining(TechniqueObjective):
             if seen > shots + 1:
                 end = number
                 break
-        return replace(document, messages=document.messages[:end])
+        return replace(document, messages=document.messages[:end], metadata={**document.metadata, DEMONSTRATED: True})
 
     def loss(self, model: Any, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         with Attachment(model, self.name, self.reducer):

@@ -2,10 +2,10 @@
 
     x_1 .. x_n  o_1 .. o_m  x_1 .. x_n        L = - mean over i = 2 .. n of log p(x_i | what stands before)
 
-Nothing but looking back helps, so the heads form that find an earlier occurrence of what was just read and tell what came after it:
-induction heads (In-context Learning and Induction Heads, arXiv 2209.11895). A small language model that never met a text that
-repeats itself has none, and then cannot take anything from demonstrations. n and m are drawn anew for every row: were they fixed, a
-head that looks a fixed number of tokens back would do, and nothing would be learned that another text could use.
+Nothing but looking back helps, so the heads form that find an earlier occurrence of what was just read and tell what came after
+it: induction heads (In-context Learning and Induction Heads, arXiv 2209.11895). A small language model that never met a text
+that repeats itself has none, and then cannot take anything from demonstrations. n and m are drawn anew for every row: were they
+fixed, a head that looks a fixed number of tokens back would do, and nothing would be learned that another text could use.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ from argus.model.backbones.base import Backbone
 from argus.model.connectors.base import Connector
 from argus.training.objectives.base import Batch, Item, Objective
 from argus.training.rows import IGNORE, Encoded, assemble, bias, supervised, visible
-from argus.world.data import conversation
+from argus.world.data import DEMONSTRATED, conversation
 
 READ = ("image_sizes", "visual_tokens", "instruction_ids", "boxes")  # beside ids and pixels, where a model wants them
 
@@ -122,7 +122,8 @@ class SFT(Objective):
             prefix=ids[0][:shared],
             turns=[i[shared:] for i in ids],
             labels=[m[shared:] for m in marks],
-            prefix_labels=marks[0][:shared],  # answers in front of a later picture
+            # Answers in front of a later picture are learned like others, unless they are there to be learned from.
+            prefix_labels=None if sample.metadata.get(DEMONSTRATED) else marks[0][:shared],
             independent=self.options.turns == "independent",
         )
 
