@@ -6,8 +6,9 @@ It needs an environment that holds both: `pip install lmms-eval==0.7.3` beside A
 driven as its users drive it: `simple_evaluate` on a task of its own YAML, with its model class `llava_hf`, told that Argus's
 composed models are LLaVA-shaped. Two things are mended, since answers must be equal: its class counts a prompt's tokens without
 the picture's, so that question tokens count as answer, and the chat template's line break behind the end of a turn is dropped.
-Timed on its side are its model's requests alone, without loading, task building and scoring; on ours all of `evaluate`. Seconds
-are of the processor, so that other work on the machine counts for neither. `llava_hf` asks one question at a time by its nature.
+Its metrics, which are not compared, are replaced by a constant. Timed on its side are its model's requests alone, without
+loading, task building and scoring; on ours all of `evaluate`. Seconds are of the processor, so that other work on the machine
+counts for neither. `llava_hf` asks one question at a time by its nature.
 """
 
 from __future__ import annotations

@@ -150,7 +150,9 @@ def test_an_answer_without_scores_has_no_confidence() -> None:
 
 
 def ways(**given):
-    return build("scenario", "ways", {"of": {"world/objects": {"size": 32, "questions": 2, "families": ["colour"]}}, "ways": given})
+    return build(
+        "scenario", "ways", {"of": {"world/objects": {"size": 32, "questions": 2, "families": ["colour"]}}, "ways": given}
+    )
 
 
 def test_every_question_is_put_in_every_way() -> None:

@@ -31,7 +31,8 @@ def test_every_family_names_its_parts(family: str) -> None:
         assert len(tokens.crops) == len(parts.vision_pixels(inputs)) == 3
     for number, (crop, start, stop) in enumerate(tokens.spans()):
         cells = tokens.cell[tokens.crop == number]
-        assert cells.diff().gt(0).all() and cells[-1] < crop.grid[0] * crop.grid[1]
+        assert cells.diff().gt(0).all()
+        assert cells[-1] < crop.grid[0] * crop.grid[1]
         assert (inputs["input_ids"][crop.item, start:stop] == IMAGE).all()
     position_ids = torch.zeros(3, 1, 2, dtype=torch.long) if parts.mrope else torch.zeros(1, 2, dtype=torch.long)
     cos, _ = parts.rotary(torch.zeros(1, 2, 32), position_ids)

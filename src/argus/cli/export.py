@@ -20,7 +20,10 @@ def export(
     to: Annotated[str, typer.Option(help="whose layout: lmms-eval or vlmevalkit")],
     out: Annotated[Path, typer.Option(help="where the files go")] = Path("exported"),
 ) -> None:
-    """Write a run's answers and numbers in the files of lmms-eval or VLMEvalKit, which pandas reads too."""
+    """Write a run as lmms-eval or VLMEvalKit would.
+
+    Answers and numbers go into files of their layouts, which pandas reads too.
+    """
     from argus.report.export import export as write
 
     for file in write(folder, to, out):

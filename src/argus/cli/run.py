@@ -67,7 +67,10 @@ def merge(
         list[Path], typer.Argument(metavar="RUN...", help="the run folders of all shards; others are passed over")
     ],
 ) -> None:
-    """Put the shards of a recipe together: one run folder with the numbers and the report of one run."""
+    """Put the shards of a recipe together.
+
+    Makes one run folder with the numbers and the report of one run.
+    """
     from argus.runner.shards import merge as merge_shards
 
     quiet()
@@ -78,7 +81,7 @@ def report(
     folders: Annotated[list[Path], typer.Argument(metavar="RUN...", help="a run folder; several are compared")],
     out: Annotated[Path, typer.Option(help="folder of the page that compares several runs")] = Path("comparison"),
 ) -> None:
-    """Write the page of a finished run again; of several runs one page that compares them.
+    """Write the page of a run again, or compare several.
 
     The comparison holds a leaderboard, a radar by capability, paired differences, and the questions on which they differ or
     which most of them missed; a table beside it holds every question.

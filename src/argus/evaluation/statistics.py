@@ -159,7 +159,7 @@ def resampled(
     weight = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), size=draws)  # (draws, clusters)
     with np.errstate(divide="ignore", invalid="ignore"):
         found = number((weight @ above) / (weight @ below))
-    low, high = np.nanpercentile(found, [2.5, 97.5])
+    low, high = np.percentile(finite, [2.5, 97.5]) if len(finite := found[np.isfinite(found)]) else (math.nan, math.nan)
     return Measurement(value, float(low), float(high), int(below.sum()), unit)
 
 

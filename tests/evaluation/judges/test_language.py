@@ -39,7 +39,9 @@ def test_what_cannot_be_read_is_left_out_of_the_mean(server):
     assert (found.value, found.ratios) == (60, {"unreadable": (1.0, 2.0)})
 
 
-@pytest.mark.parametrize(("reply", "score"), [("[Overall Score] 7", 7), ("[Overall Score]: 7.5", 7.5), ("[overall score] 10", 10)])
+@pytest.mark.parametrize(
+    ("reply", "score"), [("[Overall Score] 7", 7), ("[Overall Score]: 7.5", 7.5), ("[overall score] 10", 10)]
+)
 def test_scores(reply: str, score: float):
     assert build("judge", "language", {"model": "scripted:truth"}).read(reply) == score
 

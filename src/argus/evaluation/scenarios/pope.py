@@ -5,7 +5,7 @@
 
 The options are Yes and No, for the inferencers `ppl` and {chain_of_thought: {then: ppl}}; written answers are scored by the
 metric `pope` too. ChEF's recipes for popular and adversarial think first, the one for random does not. Each of the three is a
-branch.
+family.
 """
 
 from __future__ import annotations

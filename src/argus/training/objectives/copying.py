@@ -38,7 +38,7 @@ class Copying(Language):
     needs_questions = False
 
     def __init__(self, options: CopyingOptions) -> None:
-        super().__init__(LanguageOptions())
+        super().__init__(LanguageOptions.model_validate({}))
         self.length = options.length
 
     def bind(self, model: nn.Module, processor: Any) -> None:
