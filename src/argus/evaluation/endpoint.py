@@ -37,6 +37,7 @@ from argus.evaluation.inferencers.base import Answer, Question
 
 PREFIX = "openai:"
 TOP = 20  # most alternatives per token that the API gives
+POOL = 8  # connections of one client: its bookkeeping grows with the square of them
 PASSING = {408, 409, 425, 429}  # statuses below 500 that may pass
 Q = TypeVar("Q")
 T = TypeVar("T")
@@ -125,11 +126,16 @@ class EndpointModel:
         self._next = 0.0  # when the rate limit lets the next request start
         self._failure: type[Exception] = httpx.HTTPError
         key = os.environ.get(self.options.key_variable)
-        self._client = httpx.AsyncClient(
-            headers={"Authorization": f"Bearer {key}"} if key else {},
-            timeout=self.options.timeout,
-            limits=httpx.Limits(max_connections=self.options.concurrency),
-        )
+        certificates, count = httpx.create_ssl_context(), self.options.concurrency
+        self._clients = [
+            httpx.AsyncClient(
+                headers={"Authorization": f"Bearer {key}"} if key else {}, timeout=self.options.timeout, verify=certificates
+            )
+            for _ in range(-(-count // POOL))
+        ]
+        self._free: asyncio.LifoQueue[httpx.AsyncClient] = asyncio.LifoQueue()  # a client for each request that may be under way
+        for number in range(count):
+            self._free.put_nowait(self._clients[number // POOL])
         self._gate, self._closed = threading.Lock(), False
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
@@ -238,7 +244,8 @@ class EndpointModel:
         await asyncio.gather(
             *self._cancel(), return_exceptions=True
         )  # a loop that stopped earlier would never tell those who wait
-        await self._client.aclose()
+        for client in self._clients:
+            await client.aclose()
 
     def _cancel(self) -> set[asyncio.Task[Any]]:
         """Cancels all requests but the task that asks for it; those that were under way."""
@@ -290,12 +297,15 @@ class EndpointModel:
             await asyncio.sleep(self._next - 60 / self.options.requests_per_minute - now)
 
     async def _once(self, body: dict[str, Any]) -> dict[str, Any]:
+        client = await self._free.get()
         self.usage.requests += 1
         try:
             async with asyncio.timeout(self.options.timeout):  # httpx limits each read, not the whole
-                response = await self._client.post(f"{self.url}/chat/completions", json=body)
+                response = await client.post(f"{self.url}/chat/completions", json=body)
         except (self._failure, TimeoutError) as error:
             raise _PassingError(f"{type(error).__name__} {error}".strip()) from None
+        finally:
+            self._free.put_nowait(client)
         if response.status_code in PASSING or response.status_code >= 500:
             raise _PassingError(f"HTTP {response.status_code}", _seconds(response.headers.get("retry-after")))
         if response.status_code != 200:
