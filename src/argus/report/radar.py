@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FEWEST = 3  # axes that span an area
+LETTERS = 60  # of names that stand side by side in the legend
 
 
 def radar(axes_of: Sequence[str], rows: Mapping[str, Sequence[float]], chance: Sequence[float] | None) -> Figure:
@@ -41,5 +42,6 @@ def radar(axes_of: Sequence[str], rows: Mapping[str, Sequence[float]], chance: S
     axes.set_ylim(0, 100)
     axes.set_yticks([25, 50, 75, 100], ["25", "50", "75", "100 %"])
     axes.tick_params(axis="x", labelcolor=colour("ink"))
-    figure.legend(loc="outside upper left", ncols=3, handlelength=1.6, columnspacing=1.2)
+    beside = LETTERS // max(len(name) + 6 for name in ("chance", *rows))  # 6: the marker before a name
+    figure.legend(loc="outside upper left", ncols=min(3, max(1, beside)), handlelength=1.6, columnspacing=1.2)
     return figure

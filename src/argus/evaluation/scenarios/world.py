@@ -66,7 +66,7 @@ class World(Scenario):
 def to_samples(drawing: Drawing, domain: str) -> list[Sample]:
     """One sample per question of a drawing."""
     pictures = [Image.fromarray(pixels) for pixels in drawing.shown]
-    drawn = [[Image.fromarray(pixels) for pixels in of] for of in drawing.drawn] or [[] for _ in drawing.questions]
+    drawn = {n: [Image.fromarray(pixels) for pixels in of] for n, of in enumerate(drawing.drawn) if of}
     shown = [demonstrated(one) for one in drawing.demonstrations]
     known = {"demonstrations": [Sample(f"{drawing.id}/d{n}", one) for n, one in enumerate(shown)]} if shown else {}
     return [
@@ -85,7 +85,7 @@ def to_samples(drawing: Drawing, domain: str) -> list[Sample]:
                 "facts": q.facts,
                 "cues": q.cues,
                 **known,
-                **({PICTURES: drawn[n]} if drawn[n] else {}),
+                **({PICTURES: drawn[n]} if n in drawn else {}),
             },
         )
         for n, q in enumerate(drawing.questions)
