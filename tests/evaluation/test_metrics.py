@@ -148,6 +148,15 @@ def test_mme_by_hand():
     assert found["existence"].unit == "points"
 
 
+def test_a_branch_that_is_called_as_its_family_is_counts_once():
+    metric = Pope(PopeOptions())
+    plain = summarise(scored(metric, "pope", ANSWERS), {"pope": metric}).measurements["pope"]
+    records = [{**record, "branches": [record["family"]]} for record in scored(metric, "pope", ANSWERS)]
+    branched = summarise(records, {"pope": metric}).measurements["pope"]
+    assert branched["existence"].n == plain["existence"].n == len(ANSWERS)
+    assert branched["mean existence"].value == plain["existence"].value
+
+
 def test_only_the_first_four_characters_count_for_mme():
     metric = MMEPairs(None)
     assert metric.score(Sample("", [], "yes"), Answer("Oh, yes")).value == 0

@@ -13,7 +13,7 @@ from argus.core.sample import ImagePart, TextPart
 from argus.world.clips import KINDS, MOVES, TRAVEL, Clips, ClipScene
 from argus.world.data import conversation
 from argus.world.domain import COLOURS
-from argus.world.objects import JITTER, PALETTE, UNIT
+from argus.world.object_scene import JITTER, PALETTE, UNIT
 from argus.world.sheet import contact_sheet
 
 

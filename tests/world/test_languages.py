@@ -9,7 +9,7 @@ import pytest
 from argus.core.registry import build
 from argus.model.load import load
 from argus.world.languages import FIRST, FREQUENCIES, MODIFIERS, NAMES, NOUNS, SECOND, TOPICS, UNSEEN, cipher
-from argus.world.objects import PLACES
+from argus.world.object_scene import PLACES
 
 ALL = ("s2i", "i2s", "s2t", "t2s")
 

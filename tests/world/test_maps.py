@@ -6,7 +6,8 @@ from dataclasses import replace
 import numpy as np
 
 from argus.world.domain import COLOURS, SHAPES
-from argus.world.objects import Objects, ObjectsOptions, Thing
+from argus.world.object_scene import Thing
+from argus.world.objects import Objects, ObjectsOptions
 from argus.world.raster import pile, stamp
 
 PILED = Objects(ObjectsOptions(min_objects=2, max_objects=4, piled=0.5))

@@ -34,7 +34,7 @@ def test_demonstrations_share_the_words_of_their_episode() -> None:
 
 def test_pixels_have_the_colour_that_the_word_means() -> None:
     """One plain thing on a plain ground: the query's colour is that of one demonstration's picture, and only of that one."""
-    from argus.world.objects import PALETTE
+    from argus.world.object_scene import PALETTE
 
     domain = build("domain", "novel", {"max_objects": 1, "ground": "plain"})
     checked = 0

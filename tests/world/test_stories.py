@@ -9,7 +9,7 @@ import pytest
 
 from argus.core.registry import build
 from argus.world.data import conversation
-from argus.world.objects import PALETTE, PLACES
+from argus.world.object_scene import PALETTE, PLACES
 from argus.world.telling import after, drawn, oracle, points, read_state, read_told, state_text
 
 

@@ -8,7 +8,9 @@ from scipy import ndimage
 from argus.world.charts import Charts, ChartsOptions
 from argus.world.documents import Documents, DocumentsOptions
 from argus.world.domain import COLOURS
-from argus.world.objects import COMPANIONS, PALETTE, Objects, ObjectsOptions
+from argus.world.object_layout import COMPANIONS
+from argus.world.object_scene import PALETTE
+from argus.world.objects import Objects, ObjectsOptions
 from argus.world.raster import coverage
 from argus.world.sheet import contact_sheet
 from argus.world.tables import Tables, TablesOptions

@@ -107,7 +107,8 @@ def summarise(records: Iterable[Mapping[str, Any]], metrics: Metrics, examples: 
             seconds += record["seconds"]
             domains.add(record["domain"])
             branches = record.get("branches", [])
-            groups = ["blind"] if blind else ["all", record["family"], f"domain {record['domain']}", *branches]
+            every = ["blind"] if blind else ["all", record["family"], f"domain {record['domain']}", *branches]
+            groups = list(dict.fromkeys(every))  # a branch may be called as its only family is
             for metric, value in record["values"].items():
                 for group in groups:
                     values[metric, group].append(value)

@@ -18,7 +18,7 @@ from argus.core.registry import Options
 from argus.world.dice import Dice
 from argus.world.domain import COLOURS, DENSE_CLASSES, Domain, Question
 from argus.world.fonts import FACES
-from argus.world.objects import PALETTE
+from argus.world.object_scene import PALETTE
 from argus.world.tables import numbers
 from argus.world.text import UNIT, Line, character_cells, draw_lines, measure, paper
 

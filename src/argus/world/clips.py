@@ -23,7 +23,8 @@ from pydantic import Field, model_validator
 from argus.core.registry import Options
 from argus.world.dice import Dice
 from argus.world.domain import COLOURS, SHAPES, Domain, Question
-from argus.world.objects import UNIT, Objects, ObjectsOptions, ObjectsScene, Thing
+from argus.world.object_scene import UNIT, ObjectsScene, Thing
+from argus.world.objects import Objects, ObjectsOptions
 
 TRAVEL = 300  # in 1/960 of the side: how far a thing moves within its slot
 LETTERS = ("A", "B", "C", "D")

@@ -18,7 +18,8 @@ from pydantic import Field
 from argus.core.registry import Options
 from argus.world.dice import Dice
 from argus.world.domain import COLOURS, SHAPES, SIZES, TEXTURES, Domain, Question
-from argus.world.objects import DIAMETERS, PLACES, UNIT, Objects, ObjectsOptions, ObjectsScene, Thing
+from argus.world.object_scene import PLACES, UNIT, ObjectsScene, Thing
+from argus.world.objects import DIAMETERS, Objects, ObjectsOptions
 
 LETTERS = ("A", "B", "C", "D")
 WORDINGS = ("Draw {}.", "Make a picture of {}.", "Paint {}.", "What does {} look like?", "Show {}.")

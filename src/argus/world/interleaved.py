@@ -23,7 +23,8 @@ from argus.core.formats.pictures import MARKER
 from argus.core.registry import Options
 from argus.world.dice import Dice
 from argus.world.domain import COLOURS, SHAPES, TEXTURES, Domain, Question
-from argus.world.objects import Objects, ObjectsOptions, ObjectsScene
+from argus.world.object_scene import ObjectsScene
+from argus.world.objects import Objects, ObjectsOptions
 
 NAMES = {"colour": COLOURS, "shape": SHAPES, "texture": TEXTURES}
 PLACES = ("first", "second", "third")

@@ -27,7 +27,7 @@ from pydantic import Field
 from argus.core.registry import Options
 from argus.world.dice import Dice
 from argus.world.domain import COLOURS, SHAPES, SIZES, TEXTURES, Domain, Question
-from argus.world.objects import PALETTE, PLACES
+from argus.world.object_scene import PALETTE, PLACES
 from argus.world.raster import coverage, paint, stamp
 
 # Topic -> its icon's shape.

@@ -14,7 +14,8 @@ from pydantic import Field
 from argus.core.registry import Options
 from argus.world.dice import Dice
 from argus.world.domain import COLOURS, SHAPES, SIZES, TEXTURES, Domain, Question
-from argus.world.objects import Objects, ObjectsOptions, ObjectsScene, Thing
+from argus.world.object_scene import ObjectsScene, Thing
+from argus.world.objects import Objects, ObjectsOptions
 
 NAMES = {"colour": COLOURS, "shape": SHAPES, "texture": TEXTURES, "size": SIZES}
 WORDINGS = ("What {} is the thing in the frame?", "Name the {} of what is framed.")

@@ -23,7 +23,8 @@ from pydantic import Field
 from argus.core.registry import Options
 from argus.world.dice import Dice
 from argus.world.domain import COLOURS, Demonstration, Domain, Drawing, Question, Split
-from argus.world.objects import Objects, ObjectsOptions, ObjectsScene
+from argus.world.object_scene import ObjectsScene
+from argus.world.objects import Objects, ObjectsOptions
 
 WORDS = tuple("bo co di le mi mu ne ri ro se si bel det hig mil tex".split())  # short, so that tokenizers leave them whole
 WORDINGS = ("Name {}.", "What is {} called?", "Which word is {}?", "What do they call {}?", "Say {}.")

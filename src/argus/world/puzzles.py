@@ -31,7 +31,8 @@ from pydantic import Field
 from argus.core.registry import Options
 from argus.world.dice import Dice
 from argus.world.domain import COLOURS, Domain, Question
-from argus.world.objects import PLACES, UNIT, Objects, ObjectsOptions, ObjectsScene, Thing
+from argus.world.object_scene import PLACES, UNIT, ObjectsScene, Thing
+from argus.world.objects import Objects, ObjectsOptions
 
 WORTH = ("circle", "square", "triangle", "star")  # a shape's place here is its value
 VALUES = tuple(map(str, range(len(WORTH))))

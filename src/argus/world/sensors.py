@@ -31,7 +31,8 @@ from pydantic import Field
 from argus.core.registry import Options
 from argus.world.dice import Dice
 from argus.world.domain import SHAPES, Domain, Question
-from argus.world.objects import PALETTE, UNIT, Objects, ObjectsOptions, ObjectsScene, Thing
+from argus.world.object_scene import PALETTE, UNIT, ObjectsScene, Thing
+from argus.world.objects import Objects, ObjectsOptions
 from argus.world.raster import noise_tile, stamp
 
 SENSORS = ("RGB", "thermal", "depth", "X-ray")

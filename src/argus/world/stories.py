@@ -25,7 +25,8 @@ from pydantic import Field
 from argus.core.registry import Options
 from argus.world.dice import Dice
 from argus.world.domain import COLOURS, SHAPES, Domain, Question
-from argus.world.objects import PLACES, Objects, ObjectsOptions, ObjectsScene
+from argus.world.object_scene import PLACES, ObjectsScene
+from argus.world.objects import Objects, ObjectsOptions
 from argus.world.telling import KINDS, POINTS, SIZES, Figure, State, after, oracle, picture, state_text, told_text
 
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth")

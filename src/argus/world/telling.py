@@ -21,7 +21,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from argus.world.domain import COLOURS, SHAPES
-from argus.world.objects import PLACES, UNIT, Objects, ObjectsOptions, ObjectsScene, Thing
+from argus.world.object_scene import PLACES, UNIT, ObjectsScene, Thing
+from argus.world.objects import Objects, ObjectsOptions
 
 SIZES = ("small", "large")
 POINTS = 6

@@ -28,7 +28,8 @@ from argus.evaluation.scenarios.base import Group, Scenario
 from argus.evaluation.scenarios.world import SEED_STRIDE
 from argus.world.dice import Dice
 from argus.world.domain import COLOURS, SHAPES
-from argus.world.objects import UNIT, Objects, ObjectsScene, Thing
+from argus.world.object_scene import UNIT, ObjectsScene, Thing
+from argus.world.objects import Objects
 
 FEW = {"max_objects": 3}
 DOMAINS: dict[str, tuple[str, tuple[str, ...], dict[str, Any]]] = {  # set -> domain, families, settings
