@@ -35,7 +35,7 @@ class VisualTokens(ArgusParts):
         self.asked_tokens: int | None = None  # visual tokens that were asked of each of their tiles
         self._pictures: list[Arrangement] | None = None  # those that were encoded last, where they have several tiles
         self._filling: Filling | None = None  # which prompts show them
-        self._crossed: Crossed | None = None  # such tiles of the pictures that were encoded last, until a pass reads them
+        self._crossed: Crossed | None = None  # their tiles that stay out of the sequence, until a pass reads them
 
     def encode_images(self, pixel_values: Tensor, *, cls_attention: bool = False, hidden_states: bool = False) -> VisualFeatures:
         """Features of tiles (T, 3, H, W), before the connector."""
