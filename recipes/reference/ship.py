@@ -22,8 +22,8 @@ from argus.core.registry import build, components
 from argus.evaluation.engine import evaluate
 from argus.evaluation.options import EvaluationOptions
 from argus.model.dual_encoder import DualEncoder
+from argus.model.image_processor import normalise
 from argus.model.load import load
-from argus.model.processor import normalise
 
 REFERENCE = Path(__file__).parents[2] / "src" / "argus" / "reference"
 

@@ -155,6 +155,16 @@ def test_look_draws_what_each_technique_kept(argus: Argus, tmp_path: Path) -> No
         assert strip.width > 3 * 288
 
 
+def test_look_draws_a_decoding_method_beside_reducers(argus: Argus, tmp_path: Path) -> None:
+    """It has no `keep`, and drops nothing."""
+    out = tmp_path / "look.png"
+    result = argus(
+        "look", "objects", "--model", tiny_model(), "--technique", "damro", "--technique", "random", "--keep", 0.5, "--out", out
+    )
+    assert result.exit_code == 0, result.output
+    assert result.output.splitlines()[:2] == ["damro: drops no visual tokens", "random: kept 8 of 16 visual tokens"]
+
+
 def test_look_draws_the_way_of_a_search(argus: Argus, tmp_path: Path) -> None:
     out = tmp_path / "look.png"
     search = "zoomeye:smallest=40,words=[yes, no],existence=Is there {a} {cue}?"

@@ -288,6 +288,13 @@ def test_every_published_form_is_read(tmp_path: Path) -> None:
     assert (asked.messages[0].text(), asked.metadata["prompts"]) == ("What breed is the flower in the image?", "tiny-lvlm-ehub")
 
 
+def test_a_row_that_lacks_an_answer_is_named_by_its_line(tmp_path: Path) -> None:
+    text = "category,question,answer\n\ncar,What colour is a car?,\n"  # the reader passes over empty lines
+    scenario = build("scenario", "lvlm_ehub", {"path": folder(tmp_path, ImageNetVC_color_csv=text)})
+    (group,) = scenario.groups(None, 0)
+    assert group.errors == {f"{tmp_path / 'ImageNetVC_color.csv'}:3": "expected category, question and answer"}
+
+
 def test_any_row_of_picture_question_and_answers_is_asked_and_the_metric_is_named(tmp_path: Path, model, processor) -> None:
     root = folder(tmp_path, MyOwn=rows(3))
     given = EvaluationOptions(

@@ -88,13 +88,16 @@ def test_bad_lines_are_set_aside(tmp_path: Path, model, processor) -> None:
     write(tmp_path / "r", "count", answers(3, 0, 0))
     with (tmp_path / "r" / "count.txt").open("a") as file:
         file.write("9.jpg\tIs it?\tmaybe\tYes\n8.jpg\tIs it?\tYes\tYes\n")
+    (tmp_path / "r" / "OCR.txt").write_bytes(b"1.jpg\tIs it \xff?\tYes\tYes\n")
     found = list(read_mme(tmp_path / "r"))
-    assert [e.message for e in found if isinstance(e, DataError)] == [
+    *reasons, torn = [e.message for e in found if isinstance(e, DataError)]
+    assert reasons == [
         "expected picture, question, Yes or No, and the answer, parted by tabs",
         "picture '8.jpg' has 1 questions, not 2",
     ]
+    assert torn.startswith("cannot be read: 'utf-8' codec")
     result = scored(tmp_path / "r", model, processor)
-    assert (result.answered, sum(result.errors.values())) == (6, 2)
+    assert (result.answered, sum(result.errors.values())) == (6, 3)
 
 
 def test_a_folder_without_tasks_is_refused(tmp_path: Path) -> None:

@@ -174,6 +174,22 @@ def test_rows_as_published_are_read_instead(tmp_path: Path, ending: str) -> None
     assert "1 references and 4 candidates, not 3 and 4" in next(iter(groups[0].errors.values()))
 
 
+def test_bad_rows_as_published_are_set_aside_and_missing_ones_named(tmp_path: Path) -> None:
+    path, folder = download(tmp_path / "data"), tmp_path / "rows"
+    folder.mkdir()
+    images = [f"{t}_1.jpg" for t in ("sports", "health", "travel", "science")]
+    good = {"images": images, "sentences": ["a text"], "label": 2, "id": 0, "index_id": 5}
+    lines = [good, {**good, "images": [1, 2, 3, 4]}, {**good, "label": 4}]
+    (folder / "sent2img.eng_Latn.jsonl").write_text("\n".join([*map(json.dumps, lines), '{"images": ["sports_1']))
+    (folder / "sent2img.nqo_Nkoo.jsonl").write_text("\n".join(map(json.dumps, [good] * 3)))
+    first, *others = build("scenario", "mvl_sib", {"path": path, "rows": folder}).groups(None, 0)
+    assert [s.metadata["family"] for s in first.samples] == list(LANGUAGES)
+    reasons = [group.errors[f"{group.id}/eng_Latn"] for group in others]
+    for reason, wanted in zip(reasons, ("row 2, field 'images'", "row 3, field 'label'", "eng_Latn.jsonl:4"), strict=True):
+        assert wanted in reason
+    assert "its rows end before number 3" in others[-1].errors["s2i/3/nqo_Nkoo"]
+
+
 def test_rotations_move_the_right_candidate_through_all_letters(tmp_path: Path) -> None:
     found = asked(download(tmp_path), task="i2s", languages=["eng_Latn"], turned=True)
     for k in range(0, len(found), 4):

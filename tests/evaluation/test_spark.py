@@ -220,6 +220,27 @@ def test_a_bad_row_is_set_aside(tmp_path: Path, changes: dict[str, Any], reason:
     assert ":4" in place
 
 
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_a_torn_file_is_named_and_the_others_are_asked(tmp_path: Path, kind: str) -> None:
+    pytest.importorskip("pyarrow")
+    torn = sorted(download(tmp_path, kind).glob(f"*.{kind}"))[-1]
+    torn.write_bytes(torn.read_bytes()[:-40])
+    *groups, aside = build("scenario", "spark_sensor", {"path": tmp_path}).groups(None, 0)
+    assert [s.id for g in groups for s in g.samples] == [str(n) for n in range({"jsonl": 23, "parquet": 10}[kind])]
+    ((place, _),) = aside.errors.items()
+    assert place == {"jsonl": f"{torn}:24", "parquet": str(torn)}[kind]
+
+
+def test_an_id_stands_once_in_all_files(tmp_path: Path) -> None:
+    path = download(tmp_path, "jsonl")
+    (path / "more.jsonl").write_text(json.dumps(rows()[5]))
+    *groups, aside = build("scenario", "spark_sensor", {"path": path}).groups(None, 0)
+    assert sum(len(g.samples) for g in groups) == 24
+    ((place, reason),) = aside.errors.items()
+    assert place == f"{path / 'more.jsonl'}:1, field 'id'"
+    assert reason == f"'5' stands at {path / 'items.jsonl'}:6 too"
+
+
 def test_baselines_are_part_of_the_report_and_runs_resume_by_id(tmp_path: Path, model: Any, processor: Any) -> None:
     options = EvaluationOptions(
         scenario={"spark_sensor": {"path": download(tmp_path, "jsonl")}},

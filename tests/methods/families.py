@@ -21,7 +21,8 @@ from transformers import (
     SiglipVisionConfig,
 )
 
-from argus.model.composed import ArgusConfig, ArgusForConditionalGeneration
+from argus.model.composed import ArgusForConditionalGeneration
+from argus.model.config import ArgusConfig
 from argus.model.encoders.vit import ViTConfig
 from tests.methods.anyres import alternating, internvl, internvl_inputs, llava_next, onevision, onevision_inputs
 from tests.methods.tiny import END, IMAGE, LAYERS, PAD, SHOWN, VIDEO, llama, made, padded

@@ -17,10 +17,12 @@ from transformers import CLIPTextConfig
 
 from argus.core.errors import UnsupportedError
 from argus.core.registry import build, components
-from argus.model.composed import ArgusConfig, ArgusForConditionalGeneration
-from argus.model.processor import picture_texts, processor_for, tag_length
+from argus.model.composed import ArgusForConditionalGeneration
+from argus.model.config import ArgusConfig
+from argus.model.processor import processor_for
 from argus.model.views.assembly import Assembly
 from argus.model.views.base import places
+from argus.model.views.texts import picture_texts, tag_length
 from tests.model.connectors.test_qformer import SIZES
 from tests.model.tiny import LANGUAGE, tokenizer
 

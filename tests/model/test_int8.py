@@ -8,7 +8,8 @@ import torch
 
 import argus
 from argus.core.errors import UnsupportedError
-from argus.model.composed import ArgusConfig, ArgusForConditionalGeneration
+from argus.model.composed import ArgusForConditionalGeneration
+from argus.model.config import ArgusConfig
 from argus.model.int8 import quantised
 from argus.model.load import load
 from argus.model.processor import processor_for

@@ -39,7 +39,7 @@ def test_tiny_vlm_sees_what_its_scores_say() -> None:
 def test_tiny_clip_names_colours_on_unseen_scenes() -> None:
     import torch
 
-    from argus.model.processor import normalise
+    from argus.model.image_processor import normalise
 
     model, _ = load("argus/tiny-clip", device="cpu")
     domain = build("domain", "objects")

@@ -14,7 +14,8 @@ from transformers import (
     ViTMAEConfig,
 )
 
-from argus.model.composed import ArgusConfig, ArgusForConditionalGeneration
+from argus.model.composed import ArgusForConditionalGeneration
+from argus.model.config import ArgusConfig
 from argus.model.encoders.vit import ViTConfig
 from argus.model.processor import ArgusProcessor, processor_for
 from argus.model.tokenizer import train_tokenizer

@@ -62,7 +62,7 @@ def test_a_model_that_cannot_see_gains_nothing(tmp_path: Path) -> None:
 
 
 def test_without_pictures_the_tower_never_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from argus.model.composed import ArgusModel
+    from argus.model.base_model import ArgusModel
 
     def never(*args: Any, **kwargs: Any) -> None:
         raise AssertionError("the vision tower ran")

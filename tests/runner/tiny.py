@@ -8,7 +8,8 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from argus.model.composed import ArgusConfig, ArgusForConditionalGeneration
+from argus.model.composed import ArgusForConditionalGeneration
+from argus.model.config import ArgusConfig
 from argus.model.encoders.vit import ViTConfig
 from argus.model.processor import processor_for
 from argus.model.tokenizer import train_tokenizer, world_texts

@@ -13,7 +13,8 @@ from argus.core.errors import RecipeError, UnsupportedError
 from argus.core.registry import build
 from argus.core.sample import ImagePart, Message, Sample, TextPart
 from argus.model.backbones.fusion import check_view
-from argus.model.composed import ArgusConfig, ArgusForConditionalGeneration
+from argus.model.composed import ArgusForConditionalGeneration
+from argus.model.config import ArgusConfig
 from argus.model.load import load
 from argus.model.processor import processor_for
 from argus.model.token_map import PAD, TASK, TEXT, VISUAL

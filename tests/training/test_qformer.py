@@ -12,7 +12,8 @@ from transformers import ViTMAEForPreTraining
 
 from argus.core.errors import UnsupportedError
 from argus.core.registry import build
-from argus.model.composed import ArgusConfig, ArgusForConditionalGeneration
+from argus.model.composed import ArgusForConditionalGeneration
+from argus.model.config import ArgusConfig
 from argus.model.encoders.comm import CommConfig
 from argus.model.processor import processor_for
 from argus.training.data import StageData

@@ -14,8 +14,8 @@ from transformers import CLIPVisionModel, Dinov2Model
 from argus.core.errors import RecipeError, UnsupportedError
 from argus.core.sample import Sample
 from argus.model.encoders.transformers_tower import pixel_statistics
+from argus.model.image_processor import normalise
 from argus.model.load import load
-from argus.model.processor import normalise
 from argus.training.teachers import Teacher, TeacherOptions
 from argus.world.objects import Objects, ObjectsOptions
 from tests.model.tiny import TOWERS

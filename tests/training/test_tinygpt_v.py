@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from argus.core.errors import RecipeError
-from argus.model.composed import ArgusConfig, ArgusForConditionalGeneration
+from argus.model.composed import ArgusForConditionalGeneration
+from argus.model.config import ArgusConfig
 from argus.model.processor import processor_for
 from argus.training.options import StageOptions
 from argus.training.parts import set_trainable

@@ -18,6 +18,7 @@ EXTRAS = {
     "retrieval": ("faiss", "vector search"),
     "ocr": ("rapidocr", "text recognition"),
     "judge": ("openai", "models behind an API"),
+    "ray": ("ray", "shards of an evaluation on a cluster"),
     "docs": ("mkdocs", "building the documentation"),
 }
 

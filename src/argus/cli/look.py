@@ -69,7 +69,7 @@ def look(
     techniques: Annotated[
         list[str] | None, typer.Option("--technique", help="name, or name:option=value; may be given several times")
     ] = None,
-    keep: Annotated[float, typer.Option(min=0, max=1, help="share of the visual tokens each technique keeps")] = KEEP,
+    keep: Annotated[float, typer.Option(min=0, max=1, help="share of the visual tokens each reducer keeps")] = KEEP,
     question: Annotated[
         str, typer.Option(help="the question, for techniques that read it; a domain brings its own")
     ] = "What is in the picture?",
@@ -88,6 +88,7 @@ def look(
     asked = [technique(text) for text in techniques or ([] if search else ["fastervlm", "fastv", "random"])]
     picture, question, answer, known = _source(source, index, question, size)
 
+    from argus.core.registry import technique as registered
     from argus.methods.attach import attach as attach_technique
     from argus.model.load import load
     from argus.report.overlay import lit, strip
@@ -99,9 +100,13 @@ def look(
     large = picture.resize((picture.width * scale, picture.height * scale), 0)
     shown = [(f"{question}\n{answer}".strip(), large)]
     for name, options in asked:
-        with attach_technique(loaded, name, **{"keep": keep, **options}) as attachment:
+        share = {"keep": keep} if "keep" in registered(name).load().Options.model_fields else {}  # a decoding method has none
+        with attach_technique(loaded, name, **{**share, **options}) as attachment:
             left = seen(loaded, processor, _question(picture, question), [attachment])
-        assert left is not None
+        if left is None:
+            shown.append((f"{name}: drops no visual tokens", large))
+            typer.echo(shown[-1][0])
+            continue
         shown.append((f"{name}: {left.kept} of {left.total}", lit(picture, left.indices, left.grid, scale)))
         typer.echo(f"{name}: kept {left.kept} of {left.total} visual tokens")
     if search:

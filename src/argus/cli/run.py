@@ -20,6 +20,7 @@ def register(app: typer.Typer) -> None:
             "argus run recipes/papers/fastervlm.yaml model.from=llava-hf/llava-1.5-7b-hf",
             "argus run recipes/papers/fastervlm.yaml evaluate.0.samples=500",
             "argus run recipes/papers/fastervlm.yaml --shards 4 --shard 0",
+            "argus run recipes/papers/fastervlm.yaml --shards 4 --ray auto",
         )
     )(run)
     app.command(epilog=examples("argus merge runs/fastervlm/*"))(merge)
@@ -41,6 +42,14 @@ def run(
     root: Annotated[Path, typer.Option(help="folder that run folders are made in")] = Path("runs"),
     shards: Annotated[int | None, typer.Option(min=1, help="split the evaluations into so many parts, see `argus merge`")] = None,
     shard: Annotated[int | None, typer.Option(min=0, help="which of the parts this process answers, from 0")] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="answer all parts on a Ray cluster and merge them: 'local' for this machine, 'auto' for the cluster it is in, "
+            "or an address; every node must see the run folder and the folder of the command",
+        ),
+    ] = None,
 ) -> None:
     """Run a recipe and write its report.
 
@@ -52,6 +61,13 @@ def run(
     from argus.runner.run import run as run_recipe
 
     quiet()
+    if ray is not None:
+        if shards is None or shard is not None:
+            raise ArgusError("--ray needs --shards, and starts each shard itself", hint="For four: --shards 4 --ray auto")
+        from argus.runner.on_ray import run_on_ray
+
+        run_on_ray(file, changes or [], shards, ray, quick=quick, fresh=fresh, root=root)
+        return
     if (shards is None) != (shard is None):
         raise ArgusError("--shards and --shard belong together", hint="For the first of four: --shards 4 --shard 0")
     if shards is None or shard is None:

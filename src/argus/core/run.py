@@ -155,17 +155,25 @@ class Run:
             except OSError as error:
                 raise ArgusError(f"cannot make the run folder: {error.strerror}", where=str(folder)) from None
         run = cls(folder)
-        (folder / "recipe.yaml").write_text(dump(recipe), encoding="utf-8")
-        run.write_json("environment.json", environment())
-        run.write_json("state.json", {"digest": recipe.digest(), "finished": False, "started": time.time(), **state})
+        run.begin(recipe, **state)
         return run
 
+    def begin(self, recipe: Recipe, **state: Any) -> None:
+        """Write down what the run is of and where it runs; its folder is made if need be."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "recipe.yaml").write_text(dump(recipe), encoding="utf-8")
+        self.write_json("environment.json", environment())
+        self.write_json("state.json", {"digest": recipe.digest(), "finished": False, "started": time.time(), **state})
+
     @classmethod
-    def latest_unfinished(cls, recipe: Recipe, root: Path, shard: list[int] | None = None) -> Run | None:
-        """The newest unfinished run of exactly this recipe; of this shard of it, [i, k]."""
+    def latest_unfinished(
+        cls, recipe: Recipe, root: Path, shard: list[int] | None = None, shards: int | None = None
+    ) -> Run | None:
+        """The newest unfinished run of exactly this recipe; of this shard of it, [i, k], or of so many shards together."""
         for folder in sorted((root / slug(recipe.name)).glob("*/"), reverse=True):
             state = _json(folder / "state.json")
-            if state.get("digest") == recipe.digest() and not state.get("finished") and state.get("shard") == shard:
+            same = state.get("digest") == recipe.digest() and (state.get("shard"), state.get("shards")) == (shard, shards)
+            if same and not state.get("finished"):
                 return cls(folder)
         return None
 

@@ -18,7 +18,7 @@ from argus.core.errors import UnsupportedError
 from argus.evaluation.inferencers.base import Answer, Question
 from argus.model.dual_encoder import DualEncoder
 from argus.model.encoders.transformers_tower import pixel_statistics
-from argus.model.processor import ArgusImageProcessor
+from argus.model.image_processor import ArgusImageProcessor
 
 SCALE = 100.0  # of models that store none
 TEXTS = "statements"  # metadata: option -> its texts, as the instruction `statement` writes them

@@ -14,7 +14,7 @@ from typing import Any
 
 from argus.core.errors import ModelError
 from argus.evaluation.inferencers.base import Question
-from argus.model.processor import CHAT_TEMPLATE
+from argus.model.chat import CHAT_TEMPLATE
 
 
 @dataclass(slots=True)

@@ -184,4 +184,3 @@ def summarise(records: Iterable[Mapping[str, Any]], metrics: Metrics, examples: 
         seconds=seconds,
         branches={branch: sorted(set(of)) for (_, branch), of in families.items() if branch not in refused},
     )
-

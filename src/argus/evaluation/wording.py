@@ -77,7 +77,7 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
 MEANING = {name: word for word, names in SYNONYMS.items() for name in (word, *names)}  # any name -> the answer it stands for
 KIND = {word: kind for kind, words in KINDS.items() for word in words}
 
-NUMBER_WORDS = frozenset("zero none one two three four five six".split())  # every normalisation knows them
+NUMBER_WORDS = frozenset("zero none one two three four five six".split())  # every normalisation knows them: no synonyms
 
 SENTENCES = ("I would say {a}.", "The answer is {a}.", "As far as I can see: {a}.", "Looking at the picture, I answer {a}.")
 EXPLAINED = (
@@ -127,8 +127,3 @@ def worded(answer: str, other: str, form: Form, key: str) -> tuple[str, list[str
             return said(HEDGED, answer, other), [answer, other]
         case _:
             return said(SENTENCES, answer), [answer]
-
-
-NUMBER_WORDS = frozenset(
-    "zero none one two three four five six".split()
-)  # which every normalisation knows, so that they are no synonyms

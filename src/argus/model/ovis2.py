@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 from transformers import Aimv2VisionConfig, Ovis2ForConditionalGeneration
 
-from argus.model.composed import ArgusConfig, ArgusForConditionalGeneration
+from argus.model.composed import ArgusForConditionalGeneration
+from argus.model.config import ArgusConfig
 
 NAMES = [
     (

@@ -39,6 +39,14 @@ class ArgusPreTrainedModel(PreTrainedModel):
         elif isinstance(module, Assembly | Connector | Backbone):
             module.reset_parameters()
 
+    def _initialize_weights(self, module: nn.Module, is_custom_code: bool = False) -> None:
+        """As in transformers; a connector or backbone is drawn where a file lacks weights of its parts, not only its own.
+
+        Weights that were loaded stay: while this runs, `nn.init` leaves them alone.
+        """
+        whole = all(getattr(weight, "_is_hf_initialized", False) for weight in module.parameters())
+        super()._initialize_weights(module, is_custom_code and (whole or not isinstance(module, Connector | Backbone)))
+
 
 class ArgusParts(ArgusPreTrainedModel):
     """Vision tower, connector and language model, and what was changed in it."""

@@ -3,6 +3,8 @@
     argus run FILE --shards 4 --shard 0     ... on as many machines as there are shards, in a folder that all of them see
     argus merge runs/<name>/*               one run folder with the numbers and the page of one run
 
+Where the machines form a Ray cluster, one command does all of it: see `on_ray`.
+
 A shard is a run folder of its own and resumes like one. Batches are the same as without shards, and so is every bit of their
 arithmetic. Numbers are computed once, from the merged records. What a GPU or a node does to floating point is not undone by that.
 """
@@ -43,18 +45,23 @@ def run_shard(
     if not 0 <= shard < shards:
         raise ArgusError(f"there is no shard {shard}: {shards} shards are numbered 0 to {shards - 1}")
     made = plan(recipe, overrides, quick=quick)
-    _check(made)
+    check(made)
     found = None if fresh else Run.latest_unfinished(made.recipe, root, [shard, shards])
     opened = found or Run.create(made.recipe, root, shard=[shard, shards], quick=quick)
     console().print(f"{'resuming' if found else 'running'} shard {shard} of {shards} in {opened.folder}", highlight=False)
     with opened.lock():
-        held = Held(made, opened)
-        for variant in made.recipe.variants:
-            for name in made.evaluations:
-                _ask(held, opened, variant, name, made, (shard, shards))
-        opened.finish()
+        answer(made, opened, (shard, shards))
     console().print(f"done; when all {shards} are: argus merge {opened.folder.parent}/*", highlight=False, soft_wrap=True)
     return opened
+
+
+def answer(made: Plan, opened: Run, shard: tuple[int, int]) -> None:
+    """Answer what is left of shard (i, k) in its run folder."""
+    held = Held(made, opened)
+    for variant in made.recipe.variants:
+        for name in made.evaluations:
+            _ask(held, opened, variant, name, made, shard)
+    opened.finish()
 
 
 def merge(folders: Sequence[Path]) -> Run:
@@ -63,29 +70,37 @@ def merge(folders: Sequence[Path]) -> Run:
     Raises:
         DataError: shards are missing, unfinished, or of different recipes.
     """
-    shards, made = _complete(folders)
-    first = shards[0]
-    opened = Run.create(made.recipe, first.folder.parent.parent)
+    shards, made = complete(folders)
+    opened = Run.create(made.recipe, shards[0].folder.parent.parent)
     with opened.lock():
-        (opened.folder / "results").mkdir()
-        for variant in made.recipe.variants:
-            for name in made.evaluations:
-                part, options = f"{variant}.{name}", made.options(variant, name)
-                seen: set[str] = set()  # each shard wrote the seed down
-                with opened.records(part) as records:
-                    for record in _in_order([shard.folder / "records" / f"{part}.jsonl" for shard in shards]):
-                        if record["id"] not in seen:
-                            records.write(record)
-                            seen.add(record["id"])
-                    result = summarise(records.records(), build_metrics(options), options.examples)
-                views = first.read_json(f"results/{part}.json")["views"]
-                opened.write_json(f"results/{part}.json", {"result": result.record(), "views": views})
-        command = shlex.join(["argus", "merge", *(str(shard.folder) for shard in shards)])
-        conclude(carry_out(made, opened, command, bool(first.read_json("state.json")["quick"])), opened)
+        unite(shards, made, opened, shlex.join(["argus", "merge", *(str(shard.folder) for shard in shards)]))
     return opened
 
 
-def _check(made: Plan) -> None:
+def unite(shards: Sequence[Run], made: Plan, opened: Run, command: str) -> None:
+    """Put the records of all shards into one run, and conclude it; what was put there before stays."""
+    (opened.folder / "results").mkdir(exist_ok=True)
+    for variant in made.recipe.variants:
+        for name in made.evaluations:
+            part, options = f"{variant}.{name}", made.options(variant, name)
+            with opened.records(part) as records:
+                seen = records.done_ids()  # each shard wrote the seed down
+                for record in _in_order([shard.folder / "records" / f"{part}.jsonl" for shard in shards]):
+                    if record["id"] not in seen:
+                        records.write(record)
+                        seen.add(record["id"])
+                result = summarise(records.records(), build_metrics(options), options.examples)
+            views = shards[0].read_json(f"results/{part}.json")["views"]
+            opened.write_json(f"results/{part}.json", {"result": result.record(), "views": views})
+    conclude(carry_out(made, opened, command, bool(shards[0].read_json("state.json")["quick"])), opened)
+
+
+def check(made: Plan) -> None:
+    """Refuse what shards would each do for themselves.
+
+    Raises:
+        UnsupportedError: the recipe trains, or draws a fresh seed.
+    """
     if trained := [name for name, variant in made.recipe.variants.items() if variant.train]:
         raise UnsupportedError(
             f"variant '{trained[0]}' trains, which shards would do each for itself",
@@ -109,8 +124,12 @@ def _ask(held: Held, opened: Run, variant: str, name: str, made: Plan, shard: tu
     opened.write_json(f"results/{part}.json", {"views": views})
 
 
-def _complete(folders: Sequence[Path]) -> tuple[list[Run], Plan]:
-    """All shards of one recipe in their order, and what it asks for. Folders that are no shards are passed over."""
+def complete(folders: Sequence[Path]) -> tuple[list[Run], Plan]:
+    """All shards of one recipe in their order, and what it asks for. Folders that are no shards are passed over.
+
+    Raises:
+        DataError: shards are missing, unfinished, or of different recipes.
+    """
     found: dict[int, Run] = {}
     digests: set[str] = set()
     count = 0

@@ -247,6 +247,8 @@ def download(tmp_path):
         "4": item(1, images=[]),
         "5": item(9),
         "6": {key: value for key, value in item(3).items() if key not in ("answer", "steps")},
+        "7": item(3, answer=4),
+        "8": item(3, answer=None, steps=None),
     }
     (tmp_path / "core_mm.json").write_text(json.dumps(records, indent=1))
     return tmp_path
@@ -256,19 +258,16 @@ def test_the_published_file_is_read_and_bad_items_are_set_aside(download):
     scenario = build("scenario", "core_mm", {"path": download})
     *groups, aside = scenario.groups(None, 0)
     samples = [sample for group in groups for sample in group.samples]
-    assert [s.id for s in samples] == ["1", "2", "5", "6"]
+    assert [s.id for s in samples] == ["1", "2", "5", "6", "8"]
     assert [path.name for path in samples[1].images()] == ["2.png", "1.png"]  # in their order
     assert samples[1].metadata["family"] == "Analogical"
     assert samples[0].messages[-1].text().startswith("question 0?\nThink step by step")
-    assert "field 'complexity'" in next(iter(aside.errors))
+    assert [place.partition(", field ")[2] for place in aside.errors] == ["'complexity'", "'images'", "'answer'"]
     judge = build("judge", "core_mm", {"model": "scripted:stated"})
-    assert [judge.applies(s) for s in samples] == [True, True, True, False]  # answers of the last one are withheld
+    assert [judge.applies(s) for s in samples] == [True, True, True, False, False]  # answers of the last ones are withheld
     found = scenario.check()
-    assert (found.found["Deductive"], found.published["Deductive"], found.bad) == (
-        2,
-        181,
-        3,
-    )  # two records, and a missing picture
+    assert (found.found["Deductive"], found.published["Deductive"]) == (3, 181)
+    assert found.bad == 4  # three records, and a missing picture
     assert sum(n for n in found.published.values()) == 279
     only = build("scenario", "core_mm", {"path": download, "complexity": "Moderate"})
     assert [s.id for g in only.groups(None, 0) for s in g.samples] == ["2"]

@@ -7,7 +7,7 @@ from zlib import crc32
 
 import pytest
 
-from argus.core.errors import UnknownNameError
+from argus.core.errors import ArgusError, UnknownNameError
 from argus.core.registry import build
 from argus.core.sample import Message, Sample, TextPart
 from argus.evaluation.inferencers.base import Answer
@@ -46,6 +46,7 @@ def test_the_published_parser(reply, score):
         ("Most likely score: **1**. Confidence 10", 1),
         ("Most Likely Score: 10", -1),
         ("Most Likely Score: 0.5", -1),
+        ("Most Likely Score: -1", -1),
         ("Score: 1", -1),
     ],
 )
@@ -193,6 +194,12 @@ def test_the_ensemble_decides_as_the_truth_and_word_matching_does_not():
     assert share["word_match"] <= 0.88
     assert share["judge"] > share["hallucination"]  # better than one of its readers
     assert sum(s.value for s in scores) / len(scores) == pytest.approx(share["word_match"])
+
+
+def test_metrics_that_are_compared_have_different_names():
+    judges = [{"judge": {"of": {"ensemble": {"model": reader}}}} for reader in READERS[:2]]
+    with pytest.raises(ArgusError, match="named twice"):
+        build("metric", "same_verdict", {"of": judges})
 
 
 def test_meant_is_exact():

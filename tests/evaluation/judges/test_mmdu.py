@@ -149,6 +149,10 @@ def test_the_published_file_is_read_and_bad_dialogues_are_set_aside(tmp_path, as
     assert [g.id for g in kept] == ["good"]
     assert any("torn" in reason for reason in torn.errors.values())
 
+    path.write_bytes(b'{"good": "\xff"}')
+    (unread,) = build("scenario", "mmdu", {"path": path}).groups(None, 0)
+    assert unread.errors[str(path)].count("cannot be read: 'utf-8' codec") == 1
+
 
 def test_some_questions_of_the_file_and_the_next_ones(tmp_path):
     records = [{"id": str(n), "image": [], "conversations": turns("a", "b", "c", "d")} for n in range(4)]

@@ -369,6 +369,8 @@ def test_benchmark_items_are_read(download):
         item("MSR3", {"text": "4", "image": None}, conversations=[]),
     ]
     items.append(item("PBL4", {"text": None, "image": "9.png"}))
+    items.append(item("SA5", {"text": "r", "image": None}))
+    items[-1]["conversations"] *= 2  # nothing says which of two questions is meant
     (download / "mmie.json").write_text(json.dumps(items))
     scenario = build("scenario", "mmie", {"path": download})
     *groups, aside = scenario.groups(None, 0)
@@ -377,9 +379,9 @@ def test_benchmark_items_are_read(download):
         ("SA1", "r", "situational analysis", 2),
         ("PBL4", None, "project-based learning", 2),
     ]
-    assert len(aside.errors) == 2
+    assert len(aside.errors) == 3
     found = scenario.check()
-    assert (found.found["situational analysis"], sum(found.published.values()), found.bad) == (1, 20103, 2)
+    assert (found.found["situational analysis"], sum(found.published.values()), found.bad) == (1, 20103, 3)
 
 
 def test_files_of_answers_are_scored_without_a_model(download):

@@ -11,7 +11,8 @@ from transformers.models.phi.modeling_phi import apply_rotary_pos_emb
 
 from argus.core.errors import UnsupportedError
 from argus.model.backbones.attention_norms import PUBLISHED, published_weights
-from argus.model.composed import ArgusConfig, ArgusForConditionalGeneration
+from argus.model.composed import ArgusForConditionalGeneration
+from argus.model.config import ArgusConfig
 from argus.model.load import compose, load
 from argus.training.tuners.lora import LoRA, LoRAOptions
 from tests.model.test_load import language

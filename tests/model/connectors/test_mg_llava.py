@@ -22,7 +22,8 @@ from argus.evaluation.inferencers.base import Question
 from argus.evaluation.local import LocalModel
 from argus.evaluation.scenarios.world import to_samples
 from argus.model.boxes import BoxOptions, BoxSource, in_frame, overlap, select
-from argus.model.composed import ArgusConfig, ArgusForConditionalGeneration
+from argus.model.composed import ArgusForConditionalGeneration
+from argus.model.config import ArgusConfig
 from argus.model.connectors.box_pool import box_pool
 from argus.model.encoders.fastvit_hd import FastViTHDConfig
 from argus.model.encoders.low_high import LowHigh, LowHighConfig

@@ -8,7 +8,8 @@ from transformers import Blip2Config, Blip2ForImageTextRetrieval
 
 from argus.core.errors import RecipeError
 from argus.core.registry import build
-from argus.model.composed import ArgusConfig, ArgusForConditionalGeneration
+from argus.model.composed import ArgusForConditionalGeneration
+from argus.model.config import ArgusConfig
 from argus.model.connectors.querying import QFormer, QFormerOptions, visible
 from argus.model.features import VisualFeatures
 from argus.training.parts import set_trainable

@@ -9,7 +9,8 @@ from torch.nn import functional as F
 
 from argus.core.errors import UnsupportedError
 from argus.core.registry import build
-from argus.model.composed import ArgusConfig, ArgusForConditionalGeneration
+from argus.model.composed import ArgusForConditionalGeneration
+from argus.model.config import ArgusConfig
 from argus.model.encoders.comm import CommConfig
 from argus.model.features import VisualFeatures
 from argus.model.load import compose

@@ -10,7 +10,8 @@ from transformers import CLIPVisionConfig, Dinov2Config, Dinov2Model, Dinov2With
 
 from argus.core.errors import RecipeError, UnsupportedError
 from argus.core.registry import build
-from argus.model.composed import ArgusConfig, ArgusForConditionalGeneration
+from argus.model.composed import ArgusForConditionalGeneration
+from argus.model.config import ArgusConfig
 from argus.model.encoders.comm import Comm, CommConfig
 from argus.model.encoders.s2 import S2Config
 from argus.model.load import compose

@@ -13,7 +13,8 @@ from transformers import AutoConfig, AutoModel, PretrainedConfig, Qwen2Config
 
 from argus.core.errors import ModelError, UnsupportedError
 from argus.core.registry import build
-from argus.model.composed import ArgusConfig, ArgusForConditionalGeneration
+from argus.model.composed import ArgusForConditionalGeneration
+from argus.model.config import ArgusConfig
 from argus.model.encoders.base import Encoder, build_tower
 from argus.model.encoders.low_high import LowHighConfig
 from argus.model.encoders.transformers_tower import TransformersTower

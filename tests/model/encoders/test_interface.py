@@ -9,7 +9,8 @@ from transformers import AutoModel, PretrainedConfig
 
 import argus
 from argus.core.errors import UnsupportedError
-from argus.model.composed import ArgusConfig, ArgusForConditionalGeneration
+from argus.model.composed import ArgusForConditionalGeneration
+from argus.model.config import ArgusConfig
 from argus.model.dual_encoder import DualEncoder, DualEncoderConfig
 from argus.model.encoders.base import TOWERS, Encoder, build_tower
 from argus.model.encoders.comm import CommConfig
@@ -17,7 +18,7 @@ from argus.model.encoders.fastvit_hd import FastViTHDConfig
 from argus.model.encoders.low_high import LowHighConfig
 from argus.model.encoders.s2 import S2Config
 from argus.model.encoders.vitamin import ViTaminConfig
-from argus.model.processor import normalise
+from argus.model.image_processor import normalise
 from argus.world.domain import DENSE_CLASSES
 from tests.model import tiny as small
 from tests.model.test_load import TEXT

@@ -12,7 +12,8 @@ from transformers import CLIPVisionModel
 
 from argus.core.errors import RecipeError, UnsupportedError
 from argus.core.registry import build
-from argus.model.composed import ArgusConfig, ArgusForConditionalGeneration
+from argus.model.composed import ArgusForConditionalGeneration
+from argus.model.config import ArgusConfig
 from argus.model.encoders.base import Encoder, build_tower
 from argus.model.encoders.s2 import S2, S2Config, merge, split
 from argus.model.load import compose, load

@@ -15,7 +15,7 @@ from transformers.models.llava_next.image_processing_pil_llava_next import Llava
 from transformers.models.llava_next.modeling_llava_next import LlavaNextModel
 
 from argus.core.registry import build, components
-from argus.model.processor import normalise
+from argus.model.image_processor import normalise
 from argus.model.views.base import DIVIDER, NEWLINE, TASK, Text, places
 from argus.model.views.tiled import raster
 

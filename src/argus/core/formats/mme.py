@@ -54,7 +54,12 @@ def read_mme(folder: Path) -> Iterator[MMELine | DataError]:
     """Lines of all tasks; an error in place of one that cannot be read, and of pictures without two questions."""
     for path in task_files(folder):
         lines: dict[str, list[MMELine]] = {}
-        for number, text in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
+        try:
+            texts = path.read_text(encoding="utf-8-sig").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            yield DataError(f"cannot be read: {error}", where=str(path))
+            continue
+        for number, text in enumerate(texts, start=1):
             if not text.strip():
                 continue
             where, fields = f"{path}:{number}", text.split("\t")

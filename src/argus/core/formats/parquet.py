@@ -1,6 +1,6 @@
 """Parquet as Hugging Face datasets store conversations: `messages` as JSON text or lists, `images` as {bytes, path}.
 
-Read one row group at a time. Written: columns id, messages (JSON), images, target, options, metadata (JSON); nothing but video is
+Read a few rows at a time. Written: columns id, messages (JSON), images, target, options, metadata (JSON); nothing but video is
 lost. Needs the extra `data`.
 """
 
@@ -18,6 +18,7 @@ from argus.core.formats.pictures import picture_bytes
 from argus.core.sample import Sample
 
 GROUP = 512  # samples of a row group
+BATCH = 64  # rows in memory when reading
 
 
 def _pyarrow() -> Any:
@@ -50,18 +51,17 @@ def read(path: Path) -> Iterator[Sample | DataError]:
 
 
 def rows(path: Path) -> Iterator[tuple[dict[str, Any], int] | DataError]:
-    """Every row of a file with its number, from 1; a `DataError` for a file that is no whole one."""
+    """Every row of a file with its number, from 1; a `DataError` where it is torn."""
     arrow = _pyarrow()
-    try:
-        file = arrow.parquet.ParquetFile(path)
-    except arrow.ArrowInvalid as error:
-        yield DataError(f"this is not a whole parquet file: {error}", where=str(path))
-        return
     number = 0
-    for batch in file.iter_batches(batch_size=GROUP):
-        for row in batch.to_pylist():
-            number += 1
-            yield row, number
+    try:
+        for batch in arrow.parquet.ParquetFile(path).iter_batches(batch_size=BATCH):
+            for row in batch.to_pylist():
+                number += 1
+                yield row, number
+    except (arrow.ArrowInvalid, OSError) as error:
+        place = f"{path}, behind row {number}" if number else str(path)
+        yield DataError(f"this is not a whole parquet file: {error}", where=place)
 
 
 def write(samples: Iterable[Sample], part: Path, path: Path) -> None:

@@ -43,6 +43,7 @@ class ChainOfThought(Inferencer):
     def __init__(self, options: ChainOfThoughtOptions) -> None:
         super().__init__(options)
         self.then: Inferencer = build("inferencer", *named(options.then))
+        self.whole_groups = self.then.whole_groups  # type: ignore[misc]
 
     def refusal(self, sample: Sample) -> str | None:
         return self.then.refusal(sample)

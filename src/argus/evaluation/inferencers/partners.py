@@ -1,6 +1,8 @@
 """Partners by rule for `subquestions`: who asks for details, and who concludes. They see words alone, as language models do.
 
     attributes   "Is there a red star?" -> "What colour is the thing?", "What shape is the thing?" -> yes if it is red and a star
+
+A question in other words than the world's names no attribute, and is asked as it is.
 """
 
 from __future__ import annotations

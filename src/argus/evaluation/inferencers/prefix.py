@@ -17,23 +17,19 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
-from argus.core.registry import Options
 from argus.core.sample import ImagePart, Message, Sample
 from argus.evaluation.inferencers.base import Answer, AnsweringModel, Inferencer, Question
+from argus.evaluation.inferencers.ppl import shares as softmax
+from argus.evaluation.metrics.base import NoOptions
 
 LEAST = 1e-6  # loss of an option that is certain
-
-
-class PrefixOptions(Options):
-    """None."""
 
 
 class Prefix(Inferencer):
     """Argmax of the mean over pictures; the first of equal ones."""
 
-    Options = PrefixOptions
+    Options = NoOptions
 
     def refusal(self, sample: Sample) -> str | None:
         return super().refusal(sample) or (None if len(sample.options) > 1 else "has no options to choose from")
@@ -48,11 +44,9 @@ class Prefix(Inferencer):
         return found
 
 
-def shares(losses: Sequence[float]) -> NDArray[np.float64]:
+def shares(losses: Sequence[float]) -> list[float]:
     """Softmax over the candidates of 1 / loss: (candidates,)."""
-    inverse = 1 / np.maximum(np.asarray(losses, dtype=float), LEAST)
-    weight = np.exp(inverse - inverse.max())
-    return weight / weight.sum()
+    return softmax([1 / max(loss, LEAST) for loss in losses])
 
 
 def one_by_one(question: Question) -> list[Question]:

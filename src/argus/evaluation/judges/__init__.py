@@ -27,9 +27,7 @@ COMPONENTS = (
         "how much of a description its picture's true description contradicts, 1-10",
         "touchstone",
     ),
-    Component(
-        "judge", "language", f"{_JUDGES}.language:Language", "how well a chain of thought argues, 0-10, six times", "chef"
-    ),
+    Component("judge", "language", f"{_JUDGES}.language:Language", "how well a chain of thought argues, 0-10, six times", "chef"),
     Component("judge", "mmdu", f"{_JUDGES}.mmdu:MMDU", "six qualities and an overall score of a turn, 1-10 each", "mmdu"),
     Component(
         "judge", "mmie", f"{_JUDGES}.mmie:MMIE", "texts and pictures by a rubric, 0-6, as the published script does", "mmie"

@@ -119,7 +119,7 @@ def official(reply: str, key: str) -> int:
 
 def strict(reply: str, key: str) -> int:
     """The first whole number behind the key."""
-    found = re.search(rf"{re.escape(key)}\D*(\d+(?:\.\d+)?)", reply, re.IGNORECASE)
+    found = re.search(rf"{re.escape(key)}\D*?(-?\d+(?:\.\d+)?)", reply, re.IGNORECASE)
     return int(found[1]) if found and found[1] in ("0", "1") else UNREAD
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from argus.core.registry import Options, build
 from argus.core.sample import Sample
@@ -36,6 +36,12 @@ class SameVerdictOptions(Options):
 
     of: list[Named] = Field(min_length=1, description="metrics whose decisions are compared, each a name or {name: {options}}")
     truth: Named = Field("meant", description="metric that decides rightly")
+
+    @model_validator(mode="after")
+    def _different(self) -> SameVerdictOptions:
+        if len({named(one)[0] for one in self.of}) < len(self.of):
+            raise ValueError("a metric is named twice, and its numbers would be under one name")
+        return self
 
 
 class SameVerdict(AnswerMetric):

@@ -77,17 +77,20 @@ class CoreMM(Published):
         paths = _texts(record, "images", where)
         if not paths:
             raise DataError("an item shows at least one picture", where=f"{where}, field 'images'")
+        answer = record.get("answer")
+        if answer is not None and not isinstance(answer, str):
+            raise DataError(f"an answer is a text, not {type(answer).__name__}", where=f"{where}, field 'answer'")
         text = self.options.prompt.replace("{question}", question)
         message = Message("user", [*(ImagePart(self.file.parent / Path(path)) for path in paths), TextPart(text)])
         known = {
             "family": dimension.name,
             "domain": "core-mm",
-            "steps": _texts(record, "steps", where) if "steps" in record else [],
+            "steps": _texts(record, "steps", where) if record.get("steps") is not None else [],
             "complexity": complexity,
             "counter_intuitive": bool(record.get("counter_intuitive", False)),
             "source": where,
         }
-        return Sample(str(record["id"]), [message], record.get("answer"), [], known)
+        return Sample(str(record["id"]), [message], answer, [], known)
 
 
 def _one_of(given: str, names: list[str] | tuple[str, ...], where: str) -> int:

@@ -18,9 +18,8 @@ from typing import Any
 from pydantic import Field
 
 from argus.core.errors import DataError
-from argus.core.formats import field_of
-from argus.core.formats.messages import parse
-from argus.core.formats.parquet import rows
+from argus.core.formats import field_of, parquet
+from argus.core.formats.llava import records
 from argus.core.formats.pictures import read_picture
 from argus.core.sample import ImagePart, Message, Sample, TextPart
 from argus.evaluation.scenarios.published import Published, PublishedOptions
@@ -53,22 +52,10 @@ class CVBench(Published):
         super().__init__(options.model_copy(update={"path": parquet}) if whole else options)
         self.files = [self.file, options.path / "test_3d.parquet"] if whole else [self.file]
 
-    def items(self) -> Iterator[Sample | DataError]:
-        for file in self.files:
-            self.file = file  # which the places of errors name
-            yield from super().items()
-
     def records(self) -> Iterator[tuple[Any, int] | DataError]:
-        if self.file.suffix == ".parquet":
-            yield from rows(self.file)
-            return
-        with self.file.open("rb") as lines:
-            for number, line in enumerate(lines, start=1):
-                try:
-                    if line.strip():
-                        yield parse(line, f"{self.file}:{number}", number == 1), number
-                except DataError as error:
-                    yield error
+        for path in self.files:
+            self.file = path  # which the places of items and errors name
+            yield from parquet.rows(path) if path.suffix == ".parquet" else records(path)
 
     def asked(self) -> set[int]:
         return set(self.known)

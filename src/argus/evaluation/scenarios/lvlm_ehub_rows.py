@@ -91,11 +91,12 @@ def _row(found: tuple[Any, int] | DataError, file: Path, root: Path) -> Row | Da
 
 def _commonsense(file: Path, root: Path) -> Iterator[Row | DataError]:
     """ImageNetVC: pictures of a category by lot; candidates are the file's answers, of their kind where they are mixed."""
-    table = list(csv.DictReader(_lines(file)))
+    reader = csv.DictReader(_lines(file))
+    table = [(record, reader.line_num) for record in reader]
     kinds: dict[str, dict[str, None]] = {}
-    for record in table:
+    for record, _ in table:
         kinds.setdefault(_kind(file, record.get("answer") or ""), {})[(record.get("answer") or "").strip()] = None
-    for line, record in enumerate(table, start=2):
+    for record, line in table:
         where = f"{file}:{line}"
         category, question, answer = ((record.get(name) or "").strip() for name in ("category", "question", "answer"))
         if not (category and question and answer):

@@ -144,7 +144,11 @@ def _dialogue(id_: str, record: Any, path: Path, where: str) -> Group:
 
 def entries(path: Path) -> Iterator[tuple[str, Any, int]]:
     """(name, record, line) of each entry of an object or a list; a `DataError` where the file breaks off."""
-    text = path.read_text(encoding="utf-8-sig")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        yield "", DataError(f"cannot be read: {error}", where=str(path)), 0
+        return
     decoder = json.JSONDecoder()
     keyed = text.lstrip().startswith("{")
     at, number = _behind(text, 0), 0

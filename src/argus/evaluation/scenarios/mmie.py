@@ -64,8 +64,9 @@ class MMIE(Published):
             given = [TextPart(answer)] if isinstance(answer, str) else self.parts(answer, f"{where}, field 'answer'")
             asked = self.parts(field_of(record, "question", list, where), f"{where}, field 'question'")
             return Sample(record["id"], [Message("user", asked)], target, [], {**known, "given": given})
-        turns = {turn.get("from"): turn for turn in field_of(record, "conversations", list, where) if isinstance(turn, dict)}
-        if set(turns) != {"human", "gpt"}:
+        said = field_of(record, "conversations", list, where)
+        turns = {turn.get("from"): turn for turn in said if isinstance(turn, dict)}
+        if set(turns) != {"human", "gpt"} or len(said) != len(turns):
             raise DataError("expected one turn of `human` and one of `gpt`", where=f"{where}, field 'conversations'")
         asked, reference = (
             self.parts(field_of(turns[who], "content", list, where), f"{where}, field 'conversations'")

@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from functools import cache, cached_property
-from itertools import islice
+from itertools import islice, zip_longest
 from pathlib import Path
 from string import ascii_uppercase
 from typing import Any, Literal
@@ -112,7 +112,7 @@ class MVLSIB(Scenario):
         for draw in self.draws:
             shown = tuple(self.pictures / f"{name}.jpg" for name in draw.images)
             sentences = tuple(texts[index] for index in draw.sentences)
-            yield Row(draw.id, draw.index_id, draw.topics, shown, sentences, draw.label)
+            yield Row(draw.id, shown, sentences, draw.label)
 
     def sample(self, row: Row, language: str, turn: int = 0) -> Sample:
         """A row as asked, its candidates turned by `turn`.
@@ -128,9 +128,9 @@ class MVLSIB(Scenario):
         if (len(references), len(candidates)) != (k, rows.CANDIDATES):
             raise DataError(f"{len(references)} references and {len(candidates)} candidates, not {k} and 4", where=name)
         if task == "t2s":  # the topic is that of the reference pictures; rows as published name it nowhere else
-            references = (row.images[0].stem.rpartition("_")[0],)
+            references = (rows.topic_of(row.images[0]),)
         elif task == "s2t":
-            candidates = tuple(image.stem.rpartition("_")[0] for image in row.images)
+            candidates = tuple(map(rows.topic_of, row.images))
         candidates = candidates[turn:] + candidates[:turn]
         letter = LETTERS[(row.label - turn) % rows.CANDIDATES]
         head, asked = FORMS[task]
@@ -165,13 +165,15 @@ class MVLSIB(Scenario):
         first = 0 if count is None else seed * count
         streams = [self.rows_of(language) for language in self.languages]
         left = samples
-        part = islice(zip(*streams, strict=True), first, None if count is None else first + count)
+        part = islice(zip_longest(*streams), first, None if count is None else first + count)
         for number, in_languages in enumerate(part, start=first):
             group = Group(f"{self.options.task}/{number}", [])
             for language, row in zip(self.languages, in_languages, strict=True):
                 try:
                     if isinstance(row, DataError):
                         raise row
+                    if row is None:
+                        raise DataError(f"its rows end before number {number}", where=language)
                     group.samples += [self.sample(row, language, turn) for turn in turns]
                 except ArgusError as error:
                     group.errors[f"{group.id}/{language}"] = f"{type(error).__name__}: {error.text()}"

@@ -29,14 +29,15 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
-from argus.core.errors import ArgusError, DataError, nearest
-from argus.core.formats import field_of
+from argus.core.errors import DataError, nearest
+from argus.core.formats import field_of, parquet
+from argus.core.formats.llava import records
 from argus.core.images import load_image
 
 TOPICS = ("entertainment", "geography", "health", "politics", "science", "sports", "travel")
 LABELS = {"science/technology": "science"}  # a topic as the sentences' files call it
 SPLITS = ("train", "dev", "test")
-SENTENCES, PICTURES, REPEATS, CANDIDATES, MOST = 1004, 10, 3, 4, 5  # MOST: references of the published rows
+SENTENCES, PICTURES, REPEATS, CANDIDATES = 1004, 10, 3, 4
 SEED = 42
 LONG, SHORT, REDUCING = 640, 480, 2.0
 
@@ -67,8 +68,6 @@ class Row:
     """A draw in one language: with texts in place of ids."""
 
     id: int
-    index_id: int
-    topics: tuple[str, ...]
     images: tuple[Path, ...]
     sentences: tuple[str, ...]
     label: int
@@ -128,65 +127,59 @@ def read_sentences(folder: Path) -> list[tuple[int, str, str]]:
         path = folder / f"{split}.tsv"
         if not path.is_file():
             raise DataError("there is no such file.", where=str(path))
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            lines = csv.DictReader(file, delimiter="\t")
-            for record in lines:
-                where = f"{path}:{lines.line_num}"
-                number = field_of(record, "index_id", str, where)
-                label = field_of(record, "category", str, where)
-                if not number.isdecimal():
-                    raise DataError(f"index_id '{number}' is no number", where=f"{where}, field 'index_id'")
-                topic = LABELS.get(label, label)
-                if topic not in TOPICS:
-                    raise DataError(f"unknown topic '{label}'.", where=f"{where}, field 'category'", hint=nearest(label, TOPICS))
-                if int(number) in seen:
-                    raise DataError(f"'{number}' stands in {seen[int(number)]} too", where=f"{where}, field 'index_id'")
-                seen[int(number)] = path.name
-                found.append((int(number), topic, field_of(record, "text", str, where)))
+        try:
+            with path.open(encoding="utf-8-sig", newline="") as file:
+                lines = csv.DictReader(file, delimiter="\t")
+                table = [(record, lines.line_num) for record in lines]
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
+            raise DataError(f"cannot be read: {error}", where=str(path)) from None
+        for record, line in table:
+            where = f"{path}:{line}"
+            number = field_of(record, "index_id", str, where)
+            label = field_of(record, "category", str, where)
+            if not number.isdecimal():
+                raise DataError(f"index_id '{number}' is no number", where=f"{where}, field 'index_id'")
+            topic = LABELS.get(label, label)
+            if topic not in TOPICS:
+                raise DataError(f"unknown topic '{label}'.", where=f"{where}, field 'category'", hint=nearest(label, TOPICS))
+            if int(number) in seen:
+                raise DataError(f"'{number}' stands in {seen[int(number)]} too", where=f"{where}, field 'index_id'")
+            seen[int(number)] = path.name
+            found.append((int(number), topic, field_of(record, "text", str, where)))
     return found
 
 
 def read_rows(path: Path, pictures: Path) -> Iterator[Row | DataError]:
-    """Rows that the published loader wrote, as parquet or JSON lines: images, sentences, label, id, index_id."""
-    for number, record in enumerate(_records(path), start=1):
+    """Rows that the published loader wrote, as parquet or JSON lines: images, sentences, label, id."""
+    for found in parquet.rows(path) if path.suffix == ".parquet" else records(path):
+        if isinstance(found, DataError):
+            yield found
+            continue
+        record, number = found
         where = f"{path}, row {number}"
         try:
-            if isinstance(record, DataError):
-                raise record
-            images = [Path(name) for name in field_of(record, "images", list, where)]
+            images, sentences = (_texts(record, name, where) for name in ("images", "sentences"))
             label = field_of(record, "label", int, where)
             if not 0 <= label < CANDIDATES:
                 raise DataError(f"label {label} is none of 0 to 3", where=f"{where}, field 'label'")
-            topics = tuple(image.stem.rpartition("_")[0] for image in images)
-            if unknown := set(topics) - set(TOPICS):
+            if unknown := {topic_of(name) for name in images} - set(TOPICS):
                 raise DataError(f"pictures of unknown topics {', '.join(sorted(unknown))}", where=f"{where}, field 'images'")
-            yield Row(
-                int(field_of(record, "id", (int, str), where)),
-                int(field_of(record, "index_id", (int, str), where)),
-                topics,
-                tuple(pictures / image.name for image in images),
-                tuple(field_of(record, "sentences", list, where)),
-                label,
-            )
+            shown = tuple(pictures / Path(name).name for name in images)
+            yield Row(int(field_of(record, "id", (int, str), where)), shown, tuple(sentences), label)
         except DataError as error:
             yield error
 
 
-def _records(path: Path) -> Iterator[Any]:
-    if path.suffix == ".parquet":
-        try:
-            import pyarrow.parquet
-        except ImportError:
-            raise ArgusError("reading parquet needs pyarrow", hint='pip install "argus-vl[data]"') from None
-        for batch in pyarrow.parquet.ParquetFile(path).iter_batches():
-            yield from batch.to_pylist()
-        return
-    with path.open(encoding="utf-8-sig") as file:
-        for line in file:
-            try:
-                yield json.loads(line)
-            except json.JSONDecodeError as error:
-                yield DataError(f"not valid JSON: {error.msg}", where=str(path))
+def topic_of(picture: str | Path) -> str:
+    """The topic that a picture's name begins with."""
+    return Path(picture).stem.rpartition("_")[0]
+
+
+def _texts(record: Any, name: str, where: str) -> list[str]:
+    found = field_of(record, name, list, where)
+    if not all(isinstance(one, str) for one in found):
+        raise DataError("expected a list of texts", where=f"{where}, field '{name}'")
+    return found
 
 
 def shrunk(picture: Image.Image) -> Image.Image:

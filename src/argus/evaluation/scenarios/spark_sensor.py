@@ -19,7 +19,6 @@ front of the question which sensor took the picture, as in the paper's ablation;
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -28,8 +27,9 @@ from typing import Any
 
 from pydantic import Field
 
-from argus.core.errors import ArgusError, DataError, nearest
-from argus.core.formats import field_of
+from argus.core.errors import DataError, nearest
+from argus.core.formats import field_of, parquet
+from argus.core.formats.llava import records
 from argus.core.formats.pictures import read_picture
 from argus.core.sample import ImagePart, Message, Sample, TextPart
 from argus.evaluation.scenarios.base import Scenario
@@ -38,7 +38,7 @@ from argus.evaluation.taxonomy import Dimension
 
 SENSORS = {"rgb": "RGB", "thermal": "thermal", "depth": "depth", "xray": "X-ray", "xr": "X-ray"}
 HINTS = {"thermal": "This is a Thermal image. ", "depth": "This is a Depth image. ", "X-ray": "This is a X-Ray image. "}
-# Type -> how its names begin or end in the files, and how many items were published.
+# Type -> what all its names in the files hold, and how many items were published.
 TYPES = {
     "existence": ("exist", 1423),
     "counting": ("count", 1202),
@@ -73,6 +73,7 @@ class SparkSensor(Published):
 
     Options = SparkSensorOptions
     options: SparkSensorOptions
+    id_name = "id"
     dimensions = tuple(_dimensions())
 
     def __init__(self, options: SparkSensorOptions) -> None:
@@ -93,24 +94,10 @@ class SparkSensor(Published):
         kind = kind_of(field_of(record, "question_type", str, where), f"{where}, field 'question_type'")
         return self.by_name[f"{sensor} {kind}"]
 
-    def items(self) -> Iterator[Sample | DataError]:
-        seen: dict[str, str] = {}
+    def records(self) -> Iterator[tuple[Any, int] | DataError]:
         for path in self.files:
-            for number, record in enumerate(_records(path), start=1):
-                where = f"{path}:{number}"
-                try:
-                    if isinstance(record, DataError):
-                        raise record
-                    dimension = self.dimension(record, where)
-                    if dimension.id not in self.asked():
-                        continue
-                    sample = self.sample(record, dimension, where)
-                    if sample.id in seen:
-                        raise DataError(f"'{sample.id}' stands at {seen[sample.id]} too", where=f"{where}, field 'id'")
-                    seen[sample.id] = where
-                    yield sample
-                except DataError as error:
-                    yield error
+            self.file = path  # which the places of items and errors name
+            yield from parquet.rows(path) if path.suffix == ".parquet" else records(path)
 
     def sample(self, record: dict[str, Any], dimension: Dimension, where: str) -> Sample:
         text = field_of(record, "question_query", str, where)
@@ -121,7 +108,7 @@ class SparkSensor(Published):
             raise DataError(f"answer '{given}' is none of A, B, C, D, yes, no", where=f"{where}, field 'answer'")
         if "image" not in record:
             raise DataError("field 'image' is missing", where=where)
-        picture = read_picture(record["image"], Path(where.rpartition(":")[0]).parent, f"{where}, field 'image'")
+        picture = read_picture(record["image"], self.file.parent, f"{where}, field 'image'")
         if self.options.hint:
             text = HINTS.get(dimension.name.partition(" ")[0], "") + text
         metadata = {
@@ -141,7 +128,9 @@ class SparkSensor(Published):
         types: Counter[str] = Counter(dict.fromkeys(TYPES, 0))
         for name, count in found.found.items():
             types[name.partition(" ")[2]] += count
-        return replace(found, found=dict(types), published={kind: items for kind, (_, items) in TYPES.items()})
+        return replace(
+            found, file=str(self.options.path), found=dict(types), published={kind: items for kind, (_, items) in TYPES.items()}
+        )
 
 
 def sensor_of(name: str, where: str) -> str:
@@ -166,25 +155,3 @@ def kind_of(name: str, where: str) -> str:
     if found is None:
         raise DataError(f"there is no question type '{name}'.", where=where, hint=nearest(name, TYPES))
     return found
-
-
-def _records(path: Path) -> Iterator[Any]:
-    """The rows of a file, one batch or line in memory."""
-    if path.suffix == ".parquet":
-        try:
-            import pyarrow
-            import pyarrow.parquet
-        except ImportError:
-            raise ArgusError("reading parquet needs pyarrow", hint='pip install "argus-vl[data]"') from None
-        try:
-            for batch in pyarrow.parquet.ParquetFile(path).iter_batches(batch_size=64):
-                yield from batch.to_pylist()
-        except pyarrow.ArrowInvalid as error:
-            yield DataError(f"this is not a whole parquet file: {error}", where=str(path))
-        return
-    with path.open(encoding="utf-8-sig") as file:
-        for number, line in enumerate(file, start=1):
-            try:
-                yield json.loads(line)
-            except json.JSONDecodeError as error:
-                yield DataError(f"not valid JSON: {error.msg}", where=f"{path}:{number}")

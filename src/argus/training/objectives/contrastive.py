@@ -31,7 +31,7 @@ from argus.core.registry import Options
 from argus.core.sample import Sample
 from argus.model.dual_encoder import DualEncoder
 from argus.model.encoders.transformers_tower import pixel_statistics
-from argus.model.processor import normalise
+from argus.model.image_processor import normalise
 from argus.training.objectives.base import Batch, Item, Objective
 
 
