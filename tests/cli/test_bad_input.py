@@ -119,6 +119,12 @@ def test_names_that_do_not_exist(argus: Argus, words: tuple[str, ...], text: str
     assert text in message(argus(*words))
 
 
+@pytest.mark.parametrize("words", [("--ray", "auto"), ("--ray", "auto", "--shards", 2, "--shard", 0)], ids=len)
+def test_ray_starts_every_shard(argus: Argus, words: tuple[object, ...]) -> None:
+    text = message(argus("run", "recipes/quickstart.yaml", *words))
+    assert "--ray needs --shards, and starts each shard itself For four: --shards 4 --ray auto" in text
+
+
 def test_an_argument_of_the_wrong_type(argus: Argus) -> None:
     result = argus("world", "show", "objects", "--count", "many")
     assert result.exit_code == 2

@@ -4,7 +4,7 @@
 
 What stands in a tag is a picture itself, as a data URI, or a description of one, as a model writes that understands pictures
 and makes none: a renderer draws it and the picture takes its place. A description that the renderer cannot draw stays what it
-is, in words.
+is, in words; a data URI that holds no picture is left out, as a file that is not there.
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from io import BytesIO
 
 import numpy as np
 from PIL import Image
 
+from argus.core.errors import DataError
 from argus.core.formats.pictures import from_base64, picture_bytes
 from argus.core.images import load_image
 from argus.core.sample import ImagePart, Part, TextPart
@@ -29,12 +31,8 @@ _TAG = re.compile(r"<image>(.*?)</image>", re.DOTALL)
 _DATA = "data:image/"
 
 
-def read(text: str, render: Renderer, where: str) -> list[Part]:
-    """The parts of an answer, in their order.
-
-    Raises:
-        DataError: a data URI is torn.
-    """
+def read(text: str, render: Renderer) -> list[Part]:
+    """The parts of an answer, in their order."""
     parts: list[Part] = []
     for place, piece in enumerate(_TAG.split(text)):
         piece = piece.strip()
@@ -43,9 +41,10 @@ def read(text: str, render: Renderer, where: str) -> list[Part]:
         if place % 2 == 0:
             parts.append(TextPart(piece))
         elif piece.startswith(_DATA):
-            data = from_base64(piece.partition(",")[2], where)
-            load_image(data, where=where)
-            parts.append(ImagePart(data))
+            with suppress(DataError):
+                data = from_base64(piece.partition(",")[2], "answer")
+                load_image(data)
+                parts.append(ImagePart(data))
         else:
             pixels = render(piece)
             parts.append(TextPart(piece) if pixels is None else ImagePart(Image.fromarray(pixels)))

@@ -18,6 +18,16 @@ def _one(value: str | dict[str, dict[str, Any]]) -> str | dict[str, dict[str, An
 Named = Annotated[str | dict[str, dict[str, Any]], AfterValidator(_one)]
 
 
+def _once(value: list[Any]) -> list[Any]:
+    names = [named(one)[0] for one in value]
+    if again := next((name for n, name in enumerate(names) if name in names[:n]), None):
+        raise ValueError(f"'{again}' is named twice, and its numbers would be under one name")
+    return value
+
+
+Different = Annotated[list[Named], AfterValidator(_once)]
+
+
 class EvaluationOptions(Options):
     """One evaluation: a scenario asked through an instruction, answered by an inferencer, scored by metrics."""
 
@@ -29,7 +39,7 @@ class EvaluationOptions(Options):
     visual_tokens: int | None = Field(
         None, ge=1, description="visual tokens per tile, for a model whose connector can choose; its most when not given"
     )
-    metrics: list[Named] = Field(["accuracy"], min_length=1, description="what is measured")
+    metrics: Different = Field(["accuracy"], min_length=1, description="what is measured")
     samples: int | None = Field(2000, ge=1, description="questions to ask; null for all that a finite scenario has")
     seed: int | Literal["fresh"] = Field(
         0, description="which part of the scenario: 0 is the standard set; `fresh` draws a new one and records it"

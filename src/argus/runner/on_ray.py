@@ -22,6 +22,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from transformers.utils import logging
+
+from argus.core.environment import environment
 from argus.core.errors import ArgusError, DataError, UnsupportedError
 from argus.core.progress import console, track
 from argus.core.run import Run
@@ -55,12 +58,12 @@ def run_on_ray(
     command = shlex.join([*words, *(["--quick"] if quick else [])])
     with _cluster(address) as ray:
         found = None if fresh else Run.latest_unfinished(made.recipe, root, shards=shards)
-        opened = found or Run.create(made.recipe, root, shards=shards)
+        opened = found or Run.create(made.recipe, root, shards=shards, quick=quick)
         start = "resuming" if found else "running"
         console().print(f"{start} {made.recipe.name} in {opened.folder}, {shards} shards on Ray", highlight=False)
         with opened.lock():
             try:
-                for _ in track(_finished(ray, opened, shards, quick), "shards", total=shards, unit="shards"):
+                for _ in track(_finished(ray, opened, shards), "shards", total=shards, unit="shards"):
                     pass
             except KeyboardInterrupt:
                 raise KeyboardInterrupt(
@@ -70,14 +73,13 @@ def run_on_ray(
     return opened
 
 
-def answer_shard(folder: Path, home: Path, shard: tuple[int, int], quick: bool) -> None:
+def answer_shard(folder: Path, home: Path, shard: tuple[int, int]) -> None:
     """What a task does, on whatever node: answer what is left of a shard.
 
     Args:
         folder: of the whole run.
         home: the folder that the command was given in; a recipe's own paths begin there.
         shard: (i, k).
-        quick: kept in the shard's state.
 
     Raises:
         DataError: this node does not see the folders.
@@ -90,11 +92,13 @@ def answer_shard(folder: Path, home: Path, shard: tuple[int, int], quick: bool) 
                 hint="Give the command in a folder that all nodes share, and --root FOLDER if runs go elsewhere.",
             )
     os.chdir(home)
+    logging.disable_progress_bar()  # a worker's lines are shown where the command was given
     made = plan(folder / "recipe.yaml")
-    own = Run(_folder(folder, shard[0]))
+    whole, own = Run.open(folder), Run(_folder(folder, shard[0]))
     state = own.read_json("state.json")
     if not state:
-        own.begin(made.recipe, shard=list(shard), quick=quick)
+        own.begin(made.recipe, shard=list(shard), quick=whole.read_json("state.json")["quick"])
+        own.write_json("environment.json", {**environment(), "command": whole.read_json("environment.json")["command"]})
     if not state.get("finished"):
         answer(made, own, shard)
 
@@ -124,11 +128,11 @@ def _cluster(address: str) -> Iterator[Any]:
         ray.shutdown()
 
 
-def _finished(ray: Any, opened: Run, shards: int, quick: bool) -> Iterator[Any]:
+def _finished(ray: Any, opened: Run, shards: int) -> Iterator[Any]:
     """Start a task for each shard and yield as each is done; the first that fails ends them all."""
     task = ray.remote(num_cpus=1, num_gpus=1 if ray.cluster_resources().get("GPU") else 0, max_retries=RETRIES)(answer_shard)
     folder, home = opened.folder.resolve(), Path.cwd()
-    waiting = [task.options(name=f"shard {i}").remote(folder, home, (i, shards), quick) for i in range(shards)]
+    waiting = [task.options(name=f"shard {i}").remote(folder, home, (i, shards)) for i in range(shards)]
     while waiting:
         done, waiting = ray.wait(waiting)
         try:

@@ -197,6 +197,7 @@ def test_the_ensemble_decides_as_the_truth_and_word_matching_does_not():
 
 
 def test_metrics_that_are_compared_have_different_names():
+    """Of two with one name the numbers of one would be lost."""
     judges = [{"judge": {"of": {"ensemble": {"model": reader}}}} for reader in READERS[:2]]
     with pytest.raises(ArgusError, match="named twice"):
         build("metric", "same_verdict", {"of": judges})

@@ -132,7 +132,7 @@ class MMIE(Judge):
 
     def flat(self, sample: Sample, answer: str) -> Flat:
         """What the judge gets."""
-        parts = read(answer, RENDERERS[self.options.renderer], sample.id)
+        parts = read(answer, RENDERERS[self.options.renderer])
         return flattened(sample.messages[-1].content, parts, self.enough)
 
     def left_out(self, flat: Flat) -> bool:

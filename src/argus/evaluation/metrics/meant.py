@@ -12,13 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from argus.core.registry import Options, build
 from argus.core.sample import Sample
 from argus.evaluation.inferencers.base import Answer
 from argus.evaluation.metrics.base import AnswerMetric, NoOptions, Score
-from argus.evaluation.options import Named, named
+from argus.evaluation.options import Different, Named, named
 
 
 class Meant(AnswerMetric):
@@ -34,14 +34,8 @@ class Meant(AnswerMetric):
 class SameVerdictOptions(Options):
     """Who is compared with whom."""
 
-    of: list[Named] = Field(min_length=1, description="metrics whose decisions are compared, each a name or {name: {options}}")
+    of: Different = Field(min_length=1, description="metrics whose decisions are compared, each a name or {name: {options}}")
     truth: Named = Field("meant", description="metric that decides rightly")
-
-    @model_validator(mode="after")
-    def _different(self) -> SameVerdictOptions:
-        if len({named(one)[0] for one in self.of}) < len(self.of):
-            raise ValueError("a metric is named twice, and its numbers would be under one name")
-        return self
 
 
 class SameVerdict(AnswerMetric):

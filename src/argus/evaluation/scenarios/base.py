@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import ClassVar
+from itertools import islice
+from typing import ClassVar, TypeVar
 
 from argus.core import registry
+from argus.core.errors import DataError
 from argus.core.registry import build
 from argus.core.sample import Sample
 from argus.evaluation.options import EvaluationOptions, Named, named
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -27,6 +31,26 @@ class Group:
     id: str
     samples: list[Sample]
     errors: dict[str, str] = field(default_factory=dict)
+
+
+def set_aside(errors: dict[str, str], error: DataError) -> None:
+    """Note an item that cannot be read: place -> reason. Several of one place, as in a file of one line, are told apart."""
+    place = error.where or "somewhere"
+    errors[f"{place} ({len(errors) + 1})" if place in errors else place] = error.message
+
+
+def part(items: Iterable[T | DataError], samples: int | None, seed: int, errors: dict[str, str]) -> Iterator[T]:
+    """The `samples` readable items of part `seed`; what cannot be read up to there is set aside in `errors`."""
+
+    def readable() -> Iterator[T]:
+        for item in items:
+            if isinstance(item, DataError):
+                set_aside(errors, item)
+            else:
+                yield item
+
+    first = seed * samples if samples is not None else 0
+    return islice(readable(), first, None if samples is None else first + samples)
 
 
 class Scenario(ABC):

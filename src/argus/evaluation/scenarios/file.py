@@ -18,7 +18,7 @@ from pydantic import Field
 from argus.core.formats import Reading, read_samples
 from argus.core.registry import Options
 from argus.core.sample import Sample
-from argus.evaluation.scenarios.base import Group, Scenario
+from argus.evaluation.scenarios.base import Group, Scenario, set_aside
 
 
 class FileOptions(Options):
@@ -68,5 +68,7 @@ def _picture(sample: Sample) -> str:
 
 def _reasons(reading: Reading) -> dict[str, str]:
     """Unreadable records by their place; those beyond the kept ones are counted without a reason."""
-    found = {error.where or str(n): error.message for n, error in enumerate(reading.errors)}
+    found: dict[str, str] = {}
+    for error in reading.errors:
+        set_aside(found, error)
     return found | {f"unreadable {n}": "not kept" for n in range(reading.set_aside - len(reading.errors))}

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from functools import cached_property
-from itertools import groupby, islice
+from itertools import groupby
 from pathlib import Path
 from typing import ClassVar
 
@@ -23,7 +23,7 @@ from argus.core.formats import KEPT_ERRORS
 from argus.core.images import load_image
 from argus.core.registry import Options
 from argus.core.sample import ImagePart, Message, Sample, TextPart
-from argus.evaluation.scenarios.base import Group, Scenario
+from argus.evaluation.scenarios.base import Group, Scenario, part
 from argus.evaluation.scenarios.lvlm_ehub_rows import FORMS, Row, key
 from argus.evaluation.scenarios.published import Download
 
@@ -155,16 +155,7 @@ class LVLMEHub(Scenario):
 
     def groups(self, samples: int | None, seed: int) -> Iterator[Group]:
         errors: dict[str, str] = {}
-
-        def readable() -> Iterator[Sample]:
-            for item in self.items():
-                if isinstance(item, DataError):
-                    errors[item.where or str(len(errors))] = item.message
-                else:
-                    yield item
-
-        first = seed * samples if samples is not None else 0
-        stream = islice(readable(), first, None if samples is None else first + samples)
+        stream = part(self.items(), samples, seed, errors)
         for picture, members in groupby(stream, key=lambda sample: sample.metadata["picture"]):
             yield Group(picture, list(members))
         if errors:

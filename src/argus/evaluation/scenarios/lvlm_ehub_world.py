@@ -63,7 +63,7 @@ class LVLMEHubWorldOptions(Options):
     size: int = Field(96, ge=32, le=2048, description="side of the pictures in pixels")
     questions: int = Field(4, ge=1, le=64, description="questions per picture, in the sets that ask several")
     pictures: int = Field(10, ge=1, le=50, description="pictures of a kind whose typical colour is asked for (the paper's ten)")
-    typical: float = Field(0.7, ge=0, le=1, description="share of these pictures that have the typical colour")
+    typical: float = Field(0.7, ge=0, le=1, description="share of these that have the typical colour; always most")
 
     @field_validator("sets")
     @classmethod
@@ -133,9 +133,10 @@ class LVLMEHubWorld(Scenario):
         kind, colour = dice.pick(SHAPES), dice.pick(COLOURS)
         rest = [c for c in COLOURS if c != colour]
         o = self.options
+        many = max(o.pictures // 2 + 1, round(o.typical * o.pictures))
         scenes = []
-        for k in range(o.pictures):
-            shown = colour if dice(1000) < 1000 * o.typical else dice.pick(rest)
+        for k, has in enumerate(dice.shuffled([True] * many + [False] * (o.pictures - many))):
+            shown = colour if has else dice.pick(rest)
             scene = self.objects.scene(self.objects.rng(o.split, index * o.pictures + k, 4))
             scenes.append(replace(scene, things=(replace(scene.things[0], colour=shown, shape=kind),)))
         options = dice.shuffled([colour, *dice.shuffled(rest)[:3]])

@@ -25,7 +25,7 @@ from argus.core.errors import DataError
 from argus.core.formats import field_of, read_samples
 from argus.core.registry import Options
 from argus.core.sample import ImagePart, Message, Part, Sample, TextPart
-from argus.evaluation.scenarios.base import Group, Scenario
+from argus.evaluation.scenarios.base import Group, Scenario, set_aside
 
 MARKER = "<ImageHere>"
 ROLES = {"user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant"}
@@ -54,7 +54,7 @@ class MMDU(Scenario):
         read = _tsv if self.options.path.suffix == ".tsv" else _json
         for found in read(self.options.path):
             if isinstance(found, DataError):
-                errors[found.where or str(len(errors))] = found.text()
+                set_aside(errors, found)
                 continue
             if skipped > 0:
                 skipped -= len(found.samples)

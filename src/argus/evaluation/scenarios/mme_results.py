@@ -8,16 +8,15 @@ which takes the answers from the files, and score with `mme_pairs`: a task is a 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import groupby, islice
+from itertools import groupby
 from pathlib import Path
 
 from pydantic import Field
 
-from argus.core.errors import DataError
 from argus.core.formats.mme import TASKS, MMELine, read_mme, task_files
 from argus.core.registry import Options
 from argus.core.sample import Message, Sample, TextPart
-from argus.evaluation.scenarios.base import Group, Scenario
+from argus.evaluation.scenarios.base import Group, Scenario, part
 
 
 class MMEResultsOptions(Options):
@@ -38,16 +37,7 @@ class MMEResults(Scenario):
 
     def groups(self, samples: int | None, seed: int) -> Iterator[Group]:
         errors: dict[str, str] = {}
-
-        def readable() -> Iterator[MMELine]:
-            for line in read_mme(self.options.path):
-                if isinstance(line, DataError):
-                    errors[line.where or str(len(errors))] = line.message
-                else:
-                    yield line
-
-        first = seed * samples if samples is not None else 0
-        chosen = islice(readable(), first, None if samples is None else first + samples)
+        chosen = part(read_mme(self.options.path), samples, seed, errors)
         for (task, picture), lines in groupby(chosen, key=lambda line: (line.task, line.picture)):
             yield Group(f"{task}/{picture}", [question(line) for line in lines])
         if errors:

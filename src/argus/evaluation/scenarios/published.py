@@ -12,7 +12,7 @@ from abc import abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import groupby, islice
+from itertools import groupby
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -26,7 +26,7 @@ from argus.core.registry import Options
 from argus.core.sample import ImagePart, Message, Part, Sample, VideoPart
 from argus.core.videos import read_frames
 from argus.evaluation.inferencers.base import PICTURES
-from argus.evaluation.scenarios.base import Group, Scenario
+from argus.evaluation.scenarios.base import Group, Scenario, part
 from argus.evaluation.taxonomy import Dimension
 
 LETTERS = "ABCD"
@@ -134,17 +134,7 @@ class Published(Scenario):
 
     def groups(self, samples: int | None, seed: int) -> Iterator[Group]:
         errors: dict[str, str] = {}
-
-        def readable() -> Iterator[Sample]:
-            for item in self.items():
-                if isinstance(item, DataError):
-                    errors[item.where or str(len(errors))] = item.message
-                else:
-                    yield item
-
-        first = seed * samples if samples is not None else 0
-        chosen = islice(readable(), first, None if samples is None else first + samples)
-        for picture, members in groupby(chosen, key=_picture):
+        for picture, members in groupby(part(self.items(), samples, seed, errors), key=_picture):
             group = Group(picture, [])
             for sample in members:
                 try:

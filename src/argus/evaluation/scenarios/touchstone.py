@@ -22,7 +22,7 @@ from argus.core.errors import DataError
 from argus.core.formats import read_samples
 from argus.core.registry import Options
 from argus.core.sample import Sample
-from argus.evaluation.scenarios.base import Group, Scenario
+from argus.evaluation.scenarios.base import Group, Scenario, set_aside
 
 # The abilities and their sub-tasks, as the paper's figure numbers them.
 ABILITIES: dict[str, tuple[str, ...]] = {
@@ -67,11 +67,12 @@ class TouchStone(Scenario):
             try:
                 item = _item(row)
             except DataError as error:
-                errors[error.where or row.id] = error.text()
+                set_aside(errors, error)
                 continue
             yield Group(item.id, [item])
         complete = next(stream, None) is None
-        errors |= {error.where or str(n): error.text() for n, error in enumerate(reading.errors)}
+        for unread in reading.errors:
+            set_aside(errors, unread)
         count = first + read + reading.set_aside
         if complete and self.options.rows not in (None, count):
             errors[f"{self.options.path}#rows"] = f"the file has {count} items, not {self.options.rows}; `rows: null` for a part"
