@@ -18,7 +18,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -75,6 +75,19 @@ class RecordWriter:
         """All complete records, in the order written."""
         self._file.flush()
         return (record for _, _, record in _lines(self.path) if record is not None)
+
+    def sorted_by(self, key: Callable[[dict[str, Any]], Any]) -> Iterator[dict[str, Any]]:
+        """All complete records by a key, equal ones in the order written; only keys and places are held in memory."""
+        self._file.flush()
+        places, start = [], 0
+        for _, end, record in _lines(self.path):
+            if record is not None:
+                places.append((key(record), start))
+            start = end
+        with self.path.open("rb") as file:
+            for _, start in sorted(places):
+                file.seek(start)
+                yield json.loads(file.readline())
 
     def write(self, record: dict[str, Any]) -> None:
         """Append a record; it survives the process.

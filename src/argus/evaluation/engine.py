@@ -17,7 +17,7 @@ from functools import reduce
 from itertools import islice
 from typing import Any, Protocol
 
-from argus.core.errors import ArgusError, UnsupportedError
+from argus.core.errors import ArgusError, DataError, UnsupportedError
 from argus.core.images import load_image
 from argus.core.progress import console, track
 from argus.core.registry import build
@@ -298,7 +298,22 @@ class _Run:
     def scored(
         self, questions: Sequence[Question], answers: Sequence[Answer], seconds: float, blind: bool
     ) -> list[dict[str, Any]]:
-        """The records of answers; each metric scores all that it applies to at once."""
+        """The records of answers; each metric scores all that it applies to at once.
+
+        A batch with a question that a metric cannot score is scored question by question; that one's record has the error
+        beside its answer. A judge that cannot be asked at all is no such error and ends the run.
+        """
+        try:
+            scores = self.scores(questions, answers)
+        except DataError as error:
+            if len(questions) > 1:
+                alone = zip(questions, answers, strict=True)
+                return [record for q, a in alone for record in self.scored([q], [a], seconds, blind)]
+            return [{**self.record(questions[0], answers[0], {}, seconds, blind), "error": f"{type(error).__name__}: {error}"}]
+        return [self.record(*one, seconds, blind) for one in zip(questions, answers, scores, strict=True)]
+
+    def scores(self, questions: Sequence[Question], answers: Sequence[Answer]) -> list[dict[str, Score]]:
+        """Metric -> score, for each answer."""
         scores: list[dict[str, Score]] = [{} for _ in questions]
         for name, metric in self.metrics.items():
             if isinstance(metric, AnswerMetric):
@@ -306,7 +321,7 @@ class _Run:
                 found = metric.scores([questions[i].sample for i in of], [answers[i] for i in of]) if of else []
                 for i, score in zip(of, found, strict=True):
                     scores[i][name] = score
-        return [self.record(*one, seconds, blind) for one in zip(questions, answers, scores, strict=True)]
+        return scores
 
     def record(self, question: Question, answer: Answer, scores: dict[str, Score], seconds: float, blind: bool) -> dict[str, Any]:
         """The record of an answer."""

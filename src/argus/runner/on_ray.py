@@ -65,11 +65,11 @@ def run_on_ray(
             try:
                 for _ in track(_finished(ray, opened, shards), "shards", total=shards, unit="shards"):
                     pass
+                unite(*complete([_folder(opened.folder, i) for i in range(shards)]), opened, command)
             except KeyboardInterrupt:
                 raise KeyboardInterrupt(
                     f"interrupted; everything done so far is kept in {opened.folder}\nTo go on: {command}"
                 ) from None
-            unite(*complete([_folder(opened.folder, i) for i in range(shards)]), opened, command)
     return opened
 
 

@@ -125,7 +125,7 @@ def _ask(held: Held, opened: Run, variant: str, name: str, made: Plan, shard: tu
 
 
 def complete(folders: Sequence[Path]) -> tuple[list[Run], Plan]:
-    """All shards of one recipe in their order, and what it asks for. Folders that are no shards are passed over.
+    """All shards of one recipe in their order, and what it asks for. What is no shard, or no run at all, is passed over.
 
     Raises:
         DataError: shards are missing, unfinished, or of different recipes.
@@ -134,7 +134,7 @@ def complete(folders: Sequence[Path]) -> tuple[list[Run], Plan]:
     digests: set[str] = set()
     count = 0
     for folder in folders:
-        run = Run.open(folder)
+        run = Run(folder)
         state = run.read_json("state.json")
         if not state.get("shard"):
             continue
@@ -157,11 +157,17 @@ def complete(folders: Sequence[Path]) -> tuple[list[Run], Plan]:
 
 
 def _in_order(files: Sequence[Path]) -> Iterator[dict[str, Any]]:
-    """Records of all shards, batch by batch, with pictures before without; few of them are in memory at once."""
+    """Records of all shards, batch by batch, with pictures before without; few of them are in memory at once.
+
+    A shard's own file need not be in this order: an endpoint's answers are written as they come.
+    """
+
+    def place(record: dict[str, Any]) -> tuple[bool, int]:
+        return record.get("blind", False), record.get("batch", -1)
 
     def read(file: Path) -> Iterator[dict[str, Any]]:
         with RecordWriter(file) as records:
-            yield from records.records()
+            yield from records.sorted_by(place)
 
-    for record in merged(*map(read, files), key=lambda r: (r.get("blind", False), r.get("batch", -1))):
+    for record in merged(*map(read, files), key=place):
         yield {key: value for key, value in record.items() if key != "batch"}

@@ -45,8 +45,10 @@ class Flickr30k(MetaFile):
     @cached_property
     def captions(self) -> list[str]:
         """All sentences of the set."""
-        found = (record for one in self.records() if not isinstance(one, DataError) for record in [one[0]])
-        return [s for r in found if isinstance(r, dict) for s in r.get("sentences") or () if isinstance(s, str)]
+        rows = (found[0] for found in self.records() if not isinstance(found, DataError))
+        lists = (row.get("sentences") for row in rows if isinstance(row, dict))
+        # other rows are set aside where they are asked
+        return [s for of in lists if isinstance(of, list) for s in of if isinstance(s, str)]
 
     @cached_property
     def embedded(self) -> np.ndarray:

@@ -16,13 +16,12 @@ from typing import Any
 from pydantic import Field
 
 from argus.core.errors import DataError, nearest
+from argus.core.formats.mme import COGNITION, PERCEPTION
 from argus.core.sample import ImagePart, Message, Sample, TextPart
 from argus.evaluation.scenarios.base import Scenario
 from argus.evaluation.scenarios.published import Published, PublishedOptions
 from argus.evaluation.taxonomy import Dimension
 
-PERCEPTION = ("existence", "count", "position", "color", "posters", "celebrity", "scene", "landmark", "artwork", "OCR")
-COGNITION = ("commonsense_reasoning", "numerical_calculation", "text_translation", "code_reasoning")
 PICTURES = (".jpg", ".png", ".jpeg")
 TASKS = tuple(
     Dimension(n, name, ("perception" if name in PERCEPTION else "cognition",))

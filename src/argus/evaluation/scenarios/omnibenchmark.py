@@ -58,6 +58,10 @@ class Omnibenchmark(MetaFile):
         except (OSError, ValueError) as error:
             raise DataError(f"the tree cannot be read: {error}", where=where) from None
         known = {name: field_of(found, name, dict, where) for name in ("id2name", "father2child", "child2father")}
+        for field, of in known.items():
+            for key, names in of.items():
+                if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+                    raise DataError(f"'{key}' must have a list of texts", where=f"{where}, field '{field}'")
         return {**known, "name2id": {name: [id_] for id_, names in known["id2name"].items() for name in names}}
 
     def sample(self, record: dict[str, Any], dimension: Dimension, where: str) -> Sample:

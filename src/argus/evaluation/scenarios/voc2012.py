@@ -53,7 +53,8 @@ class VOC2012(MetaFile):
     def classes(self) -> list[str]:
         """All classes of the set."""
         rows = (found[0] for found in self.records() if not isinstance(found, DataError))
-        things = (thing for row in rows if isinstance(row, dict) for thing in row.get("object") or ())
+        lists = (row.get("object") for row in rows if isinstance(row, dict))
+        things = (thing for of in lists if isinstance(of, list) for thing in of)  # other rows are set aside where they are asked
         return sorted({thing["label"] for thing in things if isinstance(thing, dict) and isinstance(thing.get("label"), str)})
 
     def sample(self, record: dict[str, Any], dimension: Dimension, where: str) -> Sample | None:
