@@ -11,7 +11,7 @@ from PIL import Image
 from argus.core.errors import RecipeError, UnknownNameError
 from argus.core.registry import build
 from argus.core.sample import ImagePart, Message, Sample, TextPart
-from argus.evaluation.desiderata import calibration_error, confidences, temperature
+from argus.evaluation.desiderata import calibration_gaps, confidences, temperature
 from argus.evaluation.inferencers.base import Answer
 from argus.evaluation.metrics.base import Row
 from argus.evaluation.picture_corruptions import LEVELS, corrupt
@@ -122,7 +122,7 @@ def test_ece_of_two_options_whose_scores_give_the_confidences(bins: int, expecte
     assert found["all"].value == pytest.approx(expected)
     assert found["colour"].value == pytest.approx(expected)
     assert found["score"].value == pytest.approx(100 * (1 - expected))
-    assert calibration_error(P[:7], RIGHT[:7]) == pytest.approx(0.357143, abs=1e-6)
+    assert calibration_gaps(P[:7], RIGHT[:7]).mean() == pytest.approx(0.357143, abs=1e-6)
 
 
 def test_a_temperature_is_fitted_on_one_half_and_reported_on_the_other() -> None:

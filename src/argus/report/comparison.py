@@ -55,7 +55,8 @@ class Board:
 
     Args:
         evaluated: its numbers; the results' names are those of the entries.
-        items: every question that all entries answered.
+        items: every question that all entries answered; the numbers are over these.
+        own: entries whose numbers could not be computed again from these, and are over all that they answered themselves.
         differences: (entry, its paired difference to the first entry).
         differing: questions shown on which the first and the last entry differ.
         missed: questions shown that most entries got wrong.
@@ -63,6 +64,7 @@ class Board:
 
     evaluated: Evaluated
     items: list[Item]
+    own: list[str] = field(default_factory=list)
     differences: list[tuple[str, Difference]] = field(default_factory=list)
     differing: list[Item] = field(default_factory=list)
     missed: list[Item] = field(default_factory=list)

@@ -1,27 +1,32 @@
 """Several runs side by side, as far as they were asked the same questions.
 
 Runs meet in an evaluation when its scenario, samples and seed are equal in both; how they were asked may differ, for that is
-often what is compared. An entry is a variant of a run. Pictures are drawn again from the scenario, so nothing is stored twice.
+often what is compared. An entry is a variant of a run. Where some did not answer all questions, every number is computed again
+from the records of those that all answered; costs stay, for they are not of single answers. Pictures are drawn again from the
+scenario, so nothing is stored twice; where its data is gone by now, the page shows none.
 """
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from argus.core.errors import DataError
+from argus.core.errors import ArgusError, DataError
 from argus.core.images import load_image
 from argus.core.run import Run
+from argus.evaluation.engine import build_metrics
 from argus.evaluation.options import EvaluationOptions
+from argus.evaluation.results import EvaluationResult, summarise
 from argus.evaluation.scenarios.base import build_scenario
 from argus.evaluation.statistics import paired
 from argus.report.comparison import Board, Item, write_comparison
-from argus.report.summary import Evaluated, Result, Summary
-from argus.runner.plan import plan
+from argus.report.summary import ALL, Evaluated, Result, Summary
+from argus.runner.plan import asked_in
 
 SHOWN = 8  # questions shown of each kind
 
@@ -55,13 +60,13 @@ def compare(folders: Sequence[Path], out: Path) -> list[Path]:
 
 def _entries(folders: Sequence[Path]) -> dict[str, list[_Entry]]:
     """What was asked -> who was asked it."""
-    runs = [(folder, Summary.load(folder), plan(folder / "recipe.yaml")) for folder in folders]
+    runs = [(folder, Summary.load(folder), asked_in(folder / "recipe.yaml")) for folder in folders]
     times = Counter(variant.name for _, summary, _ in runs for variant in summary.variants)
     found: dict[str, list[_Entry]] = {}
-    for folder, summary, made in runs:
+    for folder, summary, asked in runs:
         for evaluated in summary.evaluated:
             for result in evaluated.results:
-                options = made.options(result.variant, evaluated.name)
+                options = asked[result.variant, evaluated.name]
                 key = json.dumps([options.model_dump(mode="json")[k] for k in ("scenario", "samples")] + [evaluated.seed])
                 name = result.variant if times[result.variant] == 1 else f"{folder.parent.name}/{folder.name}: {result.variant}"
                 file = Run.open(folder).folder / "records" / f"{result.variant}.{evaluated.name}.jsonl"
@@ -82,6 +87,16 @@ def _board(entries: Sequence[_Entry]) -> Board:
     results = [Result(e.name, e.result.measurements, e.result.seconds) for e in entries]
     better = {metric: way for e in entries for metric, way in e.evaluated.better.items()}
     board = Board(Evaluated(first.name, first.title, len(items), results, better, chance=first.chance, seed=first.seed), items)
+    for entry, result, found in zip(entries, results, answered, strict=True):
+        if len(found) > len(items):
+            try:
+                common = _common(entry, {item.id for item in items})
+            except ArgusError:  # a metric that cannot be built any more
+                board.own.append(entry.name)
+                continue
+            result.measurements, result.seconds = common.measurements, common.seconds
+    if any(len(found) > len(items) for found in answered):
+        board.evaluated.chance = _chance(items, first.chance, answered[0])
     scored = [item for item in items if all(points is not None for _, points in item.replies)]
     if scored:
         groups = [item.group for item in scored]
@@ -95,10 +110,33 @@ def _board(entries: Sequence[_Entry]) -> Board:
 
 def _answers(file: Path) -> dict[str, dict[str, Any]]:
     """Question -> what of its record is compared; without the blind ones."""
-    kept = ("family", "question", "target", "group", "answer", "correct")
+    kept = ("family", "question", "target", "group", "answer", "correct", "options")
     with file.open(encoding="utf-8") as lines:
         rows = (row for row in map(json.loads, lines) if row["kind"] == "answer" and not row["blind"] and "answer" in row)
-        return {row["id"]: {key: row[key] for key in kept} for row in rows}
+        return {row["id"]: {key: row[key] for key in kept} for row in rows if not row.get("error")}
+
+
+def _common(entry: _Entry, ids: set[str]) -> EvaluationResult:
+    """An entry's numbers on some of its questions, seen and blind. What it could not be asked still says which branches it has.
+
+    Raises:
+        ArgusError: a metric needs something that is not there any more.
+    """
+    metrics = build_metrics(entry.options)
+    with entry.file.open(encoding="utf-8") as lines:
+        rows = map(json.loads, lines)
+        kept = (r for r in rows if r["kind"] != "answer" or r.get("skipped") or r["id"].removesuffix("#blind") in ids)
+        return summarise(kept, metrics, 0)
+
+
+def _chance(items: Sequence[Item], groups: Iterable[str], answered: Mapping[str, dict[str, Any]]) -> dict[str, float]:
+    """Chance on these questions, overall and per family, for the groups that have one."""
+    guesses: dict[str, list[float]] = {}
+    for item in items:
+        options = answered[item.id]["options"]
+        for group in dict.fromkeys((ALL, item.family)):
+            guesses.setdefault(group, []).append(1 / len(options) if options else 0.0)
+    return {group: sum(guesses[group]) / len(guesses[group]) for group in groups if group in guesses}
 
 
 def _varied(items: Iterable[Item]) -> list[Item]:
@@ -115,14 +153,16 @@ def _varied(items: Iterable[Item]) -> list[Item]:
 
 
 def _picture(items: Sequence[Item], options: EvaluationOptions, seed: int) -> None:
-    """Gives items their last picture, drawn again; groups are only drawn as far as they are needed."""
+    """Gives items their last picture, drawn again as far as the data is still there; groups only as far as they are needed."""
     wanted: dict[str, list[Item]] = {}
     for item in items:
         wanted.setdefault(item.id, []).append(item)
-    for group in build_scenario(options).groups(options.samples, seed):
-        for sample in group.samples:
-            for item in wanted.pop(sample.id, ()):
-                shown = sample.images()
-                item.picture = load_image(shown[-1], where=sample.id) if shown else None
-        if not wanted:
-            return
+    with suppress(ArgusError):
+        for group in build_scenario(options).groups(options.samples, seed):
+            for sample in group.samples:
+                for item in wanted.pop(sample.id, ()):
+                    shown = sample.images()
+                    with suppress(ArgusError):
+                        item.picture = load_image(shown[-1], where=sample.id) if shown else None
+            if not wanted:
+                return

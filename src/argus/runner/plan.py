@@ -80,7 +80,8 @@ def plan(recipe: str | Path, overrides: Sequence[str] = (), *, quick: bool = Fal
     stages = {name: _stage(source, name) for name in found.stages}
     if not found.evaluate and not any(v.train for v in found.variants.values()):
         raise RecipeError("nothing to do: no variant trains and nothing is evaluated", where=str(source.file))
-    evaluations, better = _evaluations(source)
+    evaluations = _evaluations(source)
+    better = _buildable(source, evaluations)
     models = {name: _model(source, name) for name in found.variants}
     for name, variant in found.variants.items():
         for name_, options in variant.attach.items():
@@ -88,9 +89,23 @@ def plan(recipe: str | Path, overrides: Sequence[str] = (), *, quick: bool = Fal
                 made = build(technique(name_).kind, name_, options)
                 if calibrate := getattr(made.options, "calibrate", None):
                     scenario_of(calibrate.scenario)
-    made = Plan(source, models, stages, evaluations, _asked_otherwise(source, evaluations), better)
+    asked = _asked_otherwise(source, evaluations)
+    for (name, _), options in asked.items():
+        with _at(source, "variants", name, "ask"):
+            build_scenario(options)
+            build_instructions(options)
+            build("inferencer", *named(options.inferencer))
+    made = Plan(source, models, stages, evaluations, asked, better)
     _check_claims(made)
     return made
+
+
+def asked_in(recipe: Path) -> dict[tuple[str, str], EvaluationOptions]:
+    """(variant, evaluation) -> how it was asked, for a run of the past: its models and data may be gone by now."""
+    source = load_recipe(recipe)
+    evaluations = _evaluations(source)
+    usual = {(variant, name): options for variant in source.recipe.variants for name, options in evaluations.items()}
+    return {**usual, **_asked_otherwise(source, evaluations)}
 
 
 @contextmanager
@@ -135,23 +150,24 @@ def _asked_otherwise(source: Source, evaluations: Mapping[str, EvaluationOptions
         for name, options in evaluations.items() if changes.ask else ():
             merged = {**options.model_dump(), **changes.ask}
             found[variant, name] = cast(EvaluationOptions, source.check(EvaluationOptions, merged, ("variants", variant, "ask")))
-            with _at(source, "variants", variant, "ask"):
-                _buildable(found[variant, name])
     return found
 
 
-def _buildable(options: EvaluationOptions) -> None:
-    """Every part of an evaluation is there and its options are right."""
-    build_scenario(options)
-    build_instructions(options)
-    build("inferencer", *named(options.inferencer))
-
-
-def _evaluations(source: Source) -> tuple[dict[str, EvaluationOptions], dict[str, str]]:
+def _evaluations(source: Source) -> dict[str, EvaluationOptions]:
+    """Name in claims -> options, in the recipe's order; nothing is built."""
     found: dict[str, EvaluationOptions] = {}
-    better: dict[str, str] = {}
     for index, data in enumerate(source.recipe.evaluate):
         options = cast(EvaluationOptions, source.check(EvaluationOptions, data, ("evaluate", index)))
+        name = re.sub(r"\W", "_", title(options).split(",")[0].rpartition("/")[2])
+        again = sum(re.fullmatch(rf"{name}(_\d+)?", known) is not None for known in found)
+        found[f"{name}_{again + 1}" if again else name] = options
+    return found
+
+
+def _buildable(source: Source, evaluations: Mapping[str, EvaluationOptions]) -> dict[str, str]:
+    """Metric -> its better direction; every part of every evaluation is there and its options are right."""
+    better: dict[str, str] = {}
+    for index, options in enumerate(evaluations.values()):
         with _at(source, "evaluate", index, "scenario"):
             build_scenario(options)
         with _at(source, "evaluate", index, "instruction"):
@@ -163,10 +179,7 @@ def _evaluations(source: Source) -> tuple[dict[str, EvaluationOptions], dict[str
         for name, metric in metrics.items():
             rate = isinstance(metric, CostMetric) and metric.unit.endswith("/s")
             better[name] = "higher" if rate else metric.better
-        name = re.sub(r"\W", "_", title(options).split(",")[0].rpartition("/")[2])
-        again = sum(re.fullmatch(rf"{name}(_\d+)?", known) is not None for known in found)
-        found[f"{name}_{again + 1}" if again else name] = options
-    return found, better
+    return better
 
 
 def _model(source: Source, variant: str) -> ModelSpec:

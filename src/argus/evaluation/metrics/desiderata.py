@@ -1,11 +1,11 @@
-"""Desiderata of ChEF (arXiv 2311.02692) that compare the ways of the scenario `ways`; formulas: `argus.evaluation.desiderata`.
+"""Desiderata of ChEF (arXiv 2311.02692) that compare the ways of the scenario `ways`.
 
     rrm     robustness         100 (acc_way - chance) / (acc_clean - chance)          rrm[noise_3]; `rrm` is the ways' mean
     riam    in-context gain    50 + 50 (mean acc_n - acc_0) / (acc_0 - chance)        riam[shots_1]; `riam[plain]` without the map
     mr      following          100 * share of items whose chosen place stays           mr[roman]; beside it `mr[accuracy]`
     spread  stability          standard deviation of the accuracies of the ways       spread[least], spread[most], spread[mean]
 
-acc is the share of right answers by the metric `of`. Chance is that of the options, or as given: the paper's are 35.8 %
+RIAM with its affine map is the official code's; the paper's equation may leave it out. acc is the share of right answers by the metric `of`. Chance is that of the options, or as given: the paper's are 35.8 %
 (ScienceQA), 27.57 % (MMBench; 27.67 % in its first release) and 2.55 % (MMBench, circular). A model that is within `margin` of
 chance has no skill that a change could leave, so `rrm` and `riam` are not measured there; accuracies are, by `accuracy[way]`.
 `rrm[RR]` is 100 acc_way / acc_clean, without chance. A model that always says the first option has mr 100: read it with

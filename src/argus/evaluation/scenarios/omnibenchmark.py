@@ -8,7 +8,8 @@
 A level's options are the right class and three of its siblings by lot (chance of the weighted accuracy 10.94 %). Each question
 names the right class above (inferencer {multi_turn: {parent: truth}}); `parent: own` names the model's answer. Without `tree`
 there is one question per picture, whose written answer may name any level. Both are scored by the metric `chain`. A sibling
-counts if its first name leads back to it.
+counts if its first name leads back to it. A chain with a level without siblings, a question of one option, is set aside as a
+whole, for its other turns name that level.
 """
 
 from __future__ import annotations
@@ -76,6 +77,8 @@ class Omnibenchmark(MetaFile):
         for level, name in enumerate(chain, start=1):
             above = chain[level - 2] if level > 1 else ""
             siblings = [one for one in self.siblings(name, above, where) if one != name]
+            if not siblings:
+                raise DataError(f"'{name}' has no sibling, so level {level} has one option", where=f"{where}, field 'chain'")
             options = [name, *lot.sample(siblings, min(WRONG, len(siblings)))]
             lot.shuffle(options)
             known = {"item": f"{self.benchmark}/{record['id']}", "level": level, "levels": len(chain)}

@@ -3,7 +3,8 @@
     order of a set = the permutation of its rows with numpy's seed 20230719           (the same whatever sets there are beside it)
     published      rows order[indices], by a published file of {"dataset": ..., "indices": [50 positions]} per line: pictures that
                    some services refuse were replaced by the next ones
-    following      rows order[p+1 : p+101], p the set's last published position: a new split, which shares nothing with the first
+    following      rows order[p+1 : p+101] of the listed sets, p the last published position: a new split of them, which shares
+                   nothing with the first
     saved          all rows, for folders in which they are already chosen: <set>/dataset.json with the pictures beside it
 
 A set that the index file does not name gives the first 50 of its order, sets of the embodied capability all rows. Splits
