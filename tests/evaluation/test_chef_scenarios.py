@@ -266,6 +266,36 @@ def test_a_bad_item_is_set_aside_with_line_and_field(lamm: Path, name: str) -> N
     assert f"{file}:{len(rows) + 1}" in found.errors[0]
 
 
+@pytest.mark.parametrize("value", [7, "a cat", {"label": "cat"}, None])
+@pytest.mark.parametrize(("name", "field"), [("voc2012", "object"), ("flickr30k", "sentences")])
+def test_a_field_that_is_no_list_is_set_aside_and_gives_no_options(lamm: Path, name: str, field: str, value: Any) -> None:
+    file = lamm / "meta_file" / f"{META[name][0]}.json"
+    rows = json.loads(file.read_text())
+    file.write_text("[" + ",\n".join(map(json.dumps, [*rows, {"image": rows[0]["image"], field: value}])) + "]")
+    scenario = build("scenario", name, {"path": lamm})
+    found = scenario.check()
+    assert found.bad == 1
+    assert f"{file}:{len(rows) + 1}, field '{field}'" in found.errors[0]
+    known = scenario.classes if name == "voc2012" else scenario.captions
+    assert all(len(one) > 1 for one in known)  # no single letters
+
+
+@pytest.mark.parametrize("part", ["id2name", "father2child", "child2father"])
+@pytest.mark.parametrize("names", ["owl", [7], None])
+def test_a_tree_with_something_else_than_lists_is_named(lamm: Path, part: str, names: Any) -> None:
+    (lamm / "tree.json").write_text(json.dumps({**TREE, part: {**TREE[part], "3": names}}))
+    found = build("scenario", "omnibenchmark", {"path": lamm, "tree": lamm / "tree.json"}).check()
+    assert (found.bad, sum(found.found.values())) == (1, 0)
+    assert f"tree.json, field '{part}': '3' must have a list of texts" in found.errors[0]
+
+
+def test_a_chain_with_a_question_of_one_option_is_set_aside(lamm: Path) -> None:
+    (lamm / "tree.json").write_text(json.dumps({**TREE, "father2child": {**TREE["father2child"], "3": ["7"]}}))
+    found = build("scenario", "omnibenchmark", {"path": lamm, "tree": lamm / "tree.json"}).check()
+    assert (found.bad, sum(found.found.values())) == (1, 0)
+    assert "'owl' has no sibling, so level 3 has one option" in found.errors[0]
+
+
 @pytest.mark.parametrize("name", [*META, "mme", "mmbench"])
 def test_the_command_checks_a_download(name: str, request: pytest.FixtureRequest) -> None:
     path = request.getfixturevalue(name if name in ("mme", "mmbench") else "lamm")

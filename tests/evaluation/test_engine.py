@@ -7,9 +7,11 @@ from dataclasses import replace
 
 import pytest
 
+from argus.core.errors import DataError, ModelError
 from argus.core.sample import ImagePart
 from argus.evaluation import engine
 from argus.evaluation.engine import MemoryRecords, evaluate
+from argus.evaluation.metrics.accuracy import Accuracy
 from argus.evaluation.options import EvaluationOptions
 from argus.evaluation.results import EvaluationResult
 from argus.evaluation.scenarios.base import Group
@@ -146,6 +148,45 @@ def test_a_failing_question_does_not_stop_the_others(ask, monkeypatch):
     result = ask()
     assert result.errors == {"RuntimeError: out of memory": 3}
     assert result.answered == 12
+
+
+class Picky(Accuracy):
+    """Cannot score the second question about the third picture."""
+
+    def scores(self, samples, answers):
+        if any(sample.metadata.get("torn") for sample in samples):
+            raise DataError("the gold boxes are torn", where="items.json:7")
+        return super().scores(samples, answers)
+
+
+def test_a_question_that_a_metric_cannot_score_does_not_stop_the_others(ask, groups, monkeypatch):
+    plain = MemoryRecords()
+    expected = ask(plain)
+    groups[2].samples[1].metadata["torn"] = True
+    monkeypatch.setattr(engine, "build_metrics", lambda _: {"accuracy": Picky(Accuracy.Options())})
+    records = MemoryRecords()
+    result = ask(records)
+    (failed,) = [r for r in records.rows if r.get("error")]
+    assert failed["id"] == groups[2].samples[1].id
+    assert "the gold boxes are torn" in failed["error"]
+    before = {r["id"]: r for r in plain.rows}
+    assert failed["answer"] == before[failed["id"]]["answer"]  # what was said is kept
+    assert failed["correct"] is None
+    assert (result.asked, result.answered, sum(result.errors.values())) == (15, 14, 1)
+    others = [r for r in records.rows if r["kind"] == "answer" and not r.get("error")]
+    assert [r["correct"] for r in others] == [before[r["id"]]["correct"] for r in others]
+    assert expected.answered == 15
+    assert ask(records) == result  # nothing is asked again
+
+
+def test_a_judge_that_cannot_be_asked_ends_the_run(ask, monkeypatch):
+    def refused(self, samples, answers):
+        raise ModelError("HTTP 401: wrong key")
+
+    monkeypatch.setattr(Picky, "scores", refused)
+    monkeypatch.setattr(engine, "build_metrics", lambda _: {"accuracy": Picky(Accuracy.Options())})
+    with pytest.raises(ModelError, match="wrong key"):
+        ask()
 
 
 def test_a_model_that_fails_at_everything_is_an_error(ask, monkeypatch):

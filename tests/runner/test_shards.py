@@ -14,7 +14,7 @@ from argus.core.run import RecordWriter, Run
 from argus.report.summary import Summary
 from argus.runner.plan import plan
 from argus.runner.run import run
-from argus.runner.shards import merge, run_shard
+from argus.runner.shards import _in_order, merge, run_shard
 
 Write = Callable[..., Path]
 
@@ -64,7 +64,26 @@ def test_merged_shards_equal_one_run(whole: Path, tmp_path: Path, monkeypatch: p
     shown = [Summary.load(folder).evaluated[0].examples for folder in (done.folder, one.folder)]
     assert shown[0] == shown[1]
     assert shown[0][0].replies[1].kept == 4  # what a technique left of a picture is known to the first shard
-    assert merge([*folders, done.folder]).folder != done.folder  # a merged run is no shard and is passed over
+    (tmp_path / "runs/tiny/notes.txt").write_text("four nodes")
+    (tmp_path / "runs/tiny/plots").mkdir()
+    beside = [tmp_path / "runs/tiny/notes.txt", tmp_path / "runs/tiny/plots"]
+    assert merge([*folders, done.folder, *beside]).folder != done.folder  # what is no shard is passed over, a merged run too
+
+
+def test_answers_that_came_in_any_order_are_merged_batch_by_batch(tmp_path: Path) -> None:
+    """An endpoint's answers are written as they come."""
+    written = {"0": [(4, False), (0, False), (2, True), (2, False), (0, True)], "1": [(3, False), (1, True), (1, False)]}
+    for shard, places in written.items():
+        with RecordWriter(tmp_path / f"{shard}.jsonl") as records:
+            records.write({"id": "seed", "kind": "seed"})
+            for batch, blind in places:
+                for n in range(2):
+                    records.write({"id": f"{batch}/{n}{'#blind' if blind else ''}", "blind": blind, "batch": batch})
+        with (tmp_path / f"{shard}.jsonl").open("a") as file:
+            file.write('{"id": "to')  # killed
+    found = [record["id"] for record in _in_order([tmp_path / f"{shard}.jsonl" for shard in written])]
+    seen = [f"{batch}/{n}" for batch in range(5) for n in range(2)]
+    assert found == ["seed", "seed", *seen, *(f"{one}#blind" for one in seen[:6])]
 
 
 def test_shards_are_numbered_from_zero(whole: Path, tmp_path: Path) -> None:

@@ -33,7 +33,8 @@ import argus.model.processor  # registers the Auto classes
 from argus.core.errors import ModelError, RecipeError, UnsupportedError, nearest
 from argus.core.registry import build, component
 from argus.model.backbones.base import Backbone
-from argus.model.composed import ArgusConfig, ArgusForConditionalGeneration
+from argus.model.composed import ArgusForConditionalGeneration
+from argus.model.config import ArgusConfig
 from argus.model.dual_encoder import DualEncoder, DualEncoderConfig
 from argus.model.encoders.base import TOWERS, build_tower, register_towers
 from argus.model.encoders.transformers_tower import pixel_statistics
@@ -339,7 +340,7 @@ def standardise_connector(model: ArgusForConditionalGeneration, scenes: int) -> 
         UnsupportedError: a connector that does not say what meets the features first, or that needs an instruction.
     """
     from argus.core.registry import components
-    from argus.model.processor import ArgusImageProcessor
+    from argus.model.image_processor import ArgusImageProcessor
 
     tower, connector = model.model.vision_tower, model.model.multi_modal_projector
     size, entries = tower.image_size, connector.entries()

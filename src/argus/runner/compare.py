@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,7 @@ from argus.evaluation.results import EvaluationResult, summarise
 from argus.evaluation.scenarios.base import build_scenario
 from argus.evaluation.statistics import paired
 from argus.report.comparison import Board, Item, write_comparison
-from argus.report.summary import ALL, Evaluated, Result, Summary
+from argus.report.summary import Evaluated, Result, Summary
 from argus.runner.plan import asked_in
 
 SHOWN = 8  # questions shown of each kind
@@ -95,8 +95,8 @@ def _board(entries: Sequence[_Entry]) -> Board:
                 board.own.append(entry.name)
                 continue
             result.measurements, result.seconds = common.measurements, common.seconds
-    if any(len(found) > len(items) for found in answered):
-        board.evaluated.chance = _chance(items, first.chance, answered[0])
+            if entry is entries[0]:
+                board.evaluated.chance = {group: common.chance[group] for group in first.chance if group in common.chance}
     scored = [item for item in items if all(points is not None for _, points in item.replies)]
     if scored:
         groups = [item.group for item in scored]
@@ -110,7 +110,7 @@ def _board(entries: Sequence[_Entry]) -> Board:
 
 def _answers(file: Path) -> dict[str, dict[str, Any]]:
     """Question -> what of its record is compared; without the blind ones."""
-    kept = ("family", "question", "target", "group", "answer", "correct", "options")
+    kept = ("family", "question", "target", "group", "answer", "correct")
     with file.open(encoding="utf-8") as lines:
         rows = (row for row in map(json.loads, lines) if row["kind"] == "answer" and not row["blind"] and "answer" in row)
         return {row["id"]: {key: row[key] for key in kept} for row in rows if not row.get("error")}
@@ -127,16 +127,6 @@ def _common(entry: _Entry, ids: set[str]) -> EvaluationResult:
         rows = map(json.loads, lines)
         kept = (r for r in rows if r["kind"] != "answer" or r.get("skipped") or r["id"].removesuffix("#blind") in ids)
         return summarise(kept, metrics, 0)
-
-
-def _chance(items: Sequence[Item], groups: Iterable[str], answered: Mapping[str, dict[str, Any]]) -> dict[str, float]:
-    """Chance on these questions, overall and per family, for the groups that have one."""
-    guesses: dict[str, list[float]] = {}
-    for item in items:
-        options = answered[item.id]["options"]
-        for group in dict.fromkeys((ALL, item.family)):
-            guesses.setdefault(group, []).append(1 / len(options) if options else 0.0)
-    return {group: sum(guesses[group]) / len(guesses[group]) for group in groups if group in guesses}
 
 
 def _varied(items: Iterable[Item]) -> list[Item]:

@@ -90,11 +90,11 @@ def plan(recipe: str | Path, overrides: Sequence[str] = (), *, quick: bool = Fal
                 if calibrate := getattr(made.options, "calibrate", None):
                     scenario_of(calibrate.scenario)
     asked = _asked_otherwise(source, evaluations)
-    for (name, _), options in asked.items():
+    for (name, _), otherwise in asked.items():
         with _at(source, "variants", name, "ask"):
-            build_scenario(options)
-            build_instructions(options)
-            build("inferencer", *named(options.inferencer))
+            build_scenario(otherwise)
+            build_instructions(otherwise)
+            build("inferencer", *named(otherwise.inferencer))
     made = Plan(source, models, stages, evaluations, asked, better)
     _check_claims(made)
     return made

@@ -5,11 +5,12 @@
     mr      following          100 * share of items whose chosen place stays           mr[roman]; beside it `mr[accuracy]`
     spread  stability          standard deviation of the accuracies of the ways       spread[least], spread[most], spread[mean]
 
-RIAM with its affine map is the official code's; the paper's equation may leave it out. acc is the share of right answers by the metric `of`. Chance is that of the options, or as given: the paper's are 35.8 %
-(ScienceQA), 27.57 % (MMBench; 27.67 % in its first release) and 2.55 % (MMBench, circular). A model that is within `margin` of
-chance has no skill that a change could leave, so `rrm` and `riam` are not measured there; accuracies are, by `accuracy[way]`.
-`rrm[RR]` is 100 acc_way / acc_clean, without chance. A model that always says the first option has mr 100: read it with
-`mr[accuracy]`, the accuracy under renaming. An answer that is none of the options has no place, and never stays.
+RIAM with its affine map is the official code's; the paper's equation may leave it out. acc is the share of right answers by
+the metric `of`. Chance is that of the options, or as given: the paper's are 35.8 % (ScienceQA), 27.57 % (MMBench; 27.67 % in
+its first release) and 2.55 % (MMBench, circular). A model that is within `margin` of chance has no skill that a change could
+leave, so `rrm` and `riam` are not measured there; accuracies are, by `accuracy[way]`. `rrm[RR]` is 100 acc_way / acc_clean,
+without chance. A model that always says the first option has mr 100: read it with `mr[accuracy]`, the accuracy under renaming.
+An answer that is none of the options has no place, and never stays.
 """
 
 from __future__ import annotations
