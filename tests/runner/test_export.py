@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,19 @@ def test_vlmevalkit_tables_are_read_by_pandas(finished: Run, tmp_path: Path) -> 
     assert scores.Overall[0] == pytest.approx(measured["full.accuracy"])
     for family in ("existence", "colour", "count"):
         assert scores[family][0] == pytest.approx(measured[f"full.accuracy[{family}]"])
+
+
+def test_an_answer_that_could_not_be_scored_is_left_out(finished: Run, tmp_path: Path) -> None:
+    shutil.copytree(finished.folder, tmp_path / "run")
+    file = tmp_path / "run/records/full.objects.jsonl"
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    first = next(r for r in rows if r["kind"] == "answer" and not r["blind"])
+    first |= {"error": "DataError: torn", "correct": None, "values": {}}
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    export(tmp_path / "run", "vlmevalkit", tmp_path / "out")
+    frame = pandas.read_csv(tmp_path / "out/full/full_objects.tsv", sep="\t", dtype=str, keep_default_na=False)
+    assert len(frame) == 47
+    assert first["id"] not in set(frame["id"])
 
 
 def test_an_unknown_layout_is_named(finished: Run, tmp_path: Path) -> None:

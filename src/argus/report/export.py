@@ -75,7 +75,7 @@ def _tasks(
 def _answers(file: Path, blind: bool) -> Iterator[Record]:
     with file.open(encoding="utf-8") as lines:
         for record in map(json.loads, lines):
-            if record["kind"] == "answer" and record["blind"] == blind and "answer" in record:
+            if record["kind"] == "answer" and record["blind"] == blind and "answer" in record and not record.get("error"):
                 yield record
 
 
