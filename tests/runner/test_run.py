@@ -89,6 +89,7 @@ def test_a_finished_run_is_not_resumed(recipe: Write, tmp_path: Path) -> None:
 
 DRIVER = """
 import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell in the background has it ignored
 from argus.core.run import RecordWriter
 
 write, left, number = RecordWriter.write, [int(sys.argv[1])], getattr(signal, sys.argv[2])
