@@ -11,6 +11,7 @@ from PIL.Image import Image
 
 from argus.core import registry
 from argus.core.sample import Sample
+from argus.evaluation.options import Named, named
 
 PICTURES = "option_pictures"  # metadata: the pictures that are (or belong to) the options, in their order
 DRAWN = "UnsupportedError: its options are pictures, which only the inferencer `drawn` can ask"
@@ -73,7 +74,7 @@ class Inferencer(ABC):
     """Asks a model."""
 
     Options: ClassVar[type[registry.Options]]
-    whole_groups: ClassVar[bool] = False  # whether all questions of a group have to be asked together, in their order
+    whole_groups: bool = False  # whether all questions of a group have to be asked together, in their order
 
     def __init__(self, options: registry.Options) -> None:
         self.options = options
@@ -85,3 +86,19 @@ class Inferencer(ABC):
     @abstractmethod
     def answer(self, model: AnsweringModel, questions: Sequence[Question]) -> list[Answer]:
         """Answers in the order of the questions."""
+
+
+class Around(Inferencer):
+    """Asks by way of another inferencer, `inner`, and by its rules of what can be asked and together with what.
+
+    Args:
+        inner: which one.
+    """
+
+    def __init__(self, options: registry.Options, inner: Named) -> None:
+        super().__init__(options)
+        self.inner: Inferencer = registry.build("inferencer", *named(inner))
+        self.whole_groups = self.whole_groups or self.inner.whole_groups
+
+    def refusal(self, sample: Sample) -> str | None:
+        return self.inner.refusal(sample)

@@ -21,9 +21,8 @@ from pydantic import Field, model_validator
 from argus.core.errors import RecipeError, UnsupportedError
 from argus.core.images import load_image
 from argus.core.registry import Options, build
-from argus.core.sample import Sample
 from argus.evaluation.desiderata import temperature
-from argus.evaluation.inferencers.base import Answer, AnsweringModel, Inferencer, Question
+from argus.evaluation.inferencers.base import Answer, AnsweringModel, Around, Question
 from argus.evaluation.inferencers.ppl import chosen
 from argus.evaluation.options import Named, named
 from argus.evaluation.scenarios.base import scenario_of
@@ -48,28 +47,23 @@ class CalibratedOptions(Options):
         return self
 
 
-class Calibrated(Inferencer):
+class Calibrated(Around):
     """Divides by the temperature."""
 
     Options = CalibratedOptions
     options: CalibratedOptions
 
     def __init__(self, options: CalibratedOptions) -> None:
-        super().__init__(options)
-        self.of: Inferencer = build("inferencer", *named(options.of))
-        self.whole_groups = self.of.whole_groups  # type: ignore[misc]
+        super().__init__(options, options.of)
         self.temperature = options.temperature
         self.scenario = scenario_of(options.fit) if options.fit is not None else None
         given = options.instruction if isinstance(options.instruction, list) else [options.instruction]
         self.instructions = [build("instruction", *named(one)) for one in given]
 
-    def refusal(self, sample: Sample) -> str | None:
-        return self.of.refusal(sample)
-
     def answer(self, model: AnsweringModel, questions: Sequence[Question]) -> list[Answer]:
         if self.temperature is None:
             self.temperature = self.fitted(model)
-        return [self._divided(a, q.sample.options) for a, q in zip(self.of.answer(model, questions), questions, strict=True)]
+        return [self._divided(a, q.sample.options) for a, q in zip(self.inner.answer(model, questions), questions, strict=True)]
 
     def fitted(self, model: AnsweringModel) -> float:
         """The likeliest temperature on the fitting set.
@@ -82,7 +76,7 @@ class Calibrated(Inferencer):
         stream = self.questions()
         while batch := list(islice(stream, BATCH)):
             asked = [question for group in batch for question in group]
-            for question, answer in zip(asked, self.of.answer(model, asked), strict=True):
+            for question, answer in zip(asked, self.inner.answer(model, asked), strict=True):
                 scores.append(_scores(answer))
                 targets.append(question.sample.options.index(question.sample.target or ""))
         if not scores:
@@ -98,7 +92,7 @@ class Calibrated(Inferencer):
             images: list[Image] = []
             asked: list[Question] = []
             for sample in samples:
-                if sample.target in sample.options and not self.of.refusal(sample):
+                if sample.target in sample.options and not self.inner.refusal(sample):
                     if sample.images() != shown:
                         shown, images = sample.images(), [load_image(i, where=sample.id) for i in sample.images()]
                     asked.append(Question(f"fit/{group.id}", sample, images, len(shown)))

@@ -16,11 +16,10 @@ from dataclasses import replace
 
 from pydantic import Field
 
-from argus.core.registry import Options, build
-from argus.core.sample import Sample
-from argus.evaluation.inferencers.base import Answer, AnsweringModel, Inferencer, Question
+from argus.core.registry import Options
+from argus.evaluation.inferencers.base import Answer, AnsweringModel, Around, Question
 from argus.evaluation.instructions.leading import reworded
-from argus.evaluation.options import Named, named
+from argus.evaluation.options import Named
 
 
 class ChainOfThoughtOptions(Options):
@@ -34,26 +33,21 @@ class ChainOfThoughtOptions(Options):
     official: bool = Field(False, description="the answer is thought and answer in one text, as in the published code")
 
 
-class ChainOfThought(Inferencer):
+class ChainOfThought(Around):
     """Asks twice."""
 
     Options = ChainOfThoughtOptions
     options: ChainOfThoughtOptions
 
     def __init__(self, options: ChainOfThoughtOptions) -> None:
-        super().__init__(options)
-        self.then: Inferencer = build("inferencer", *named(options.then))
-        self.whole_groups = self.then.whole_groups  # type: ignore[misc]
-
-    def refusal(self, sample: Sample) -> str | None:
-        return self.then.refusal(sample)
+        super().__init__(options, options.then)
 
     def answer(self, model: AnsweringModel, questions: Sequence[Question]) -> list[Answer]:
         request = self.options.request
         asked = [replace(q, sample=reworded(q.sample, lambda text: f"{text}\n{request}")) for q in questions]
         thoughts = model.generate(asked, self.options.max_new_tokens)
         behind = [replace(q, lead=f"{t.text}\n" if t.text else "") for q, t in zip(questions, thoughts, strict=True)]
-        answers = self.then.answer(model, behind)
+        answers = self.inner.answer(model, behind)
         return [self._told(thought, answer) for thought, answer in zip(thoughts, answers, strict=True)]
 
     def _told(self, thought: Answer, answer: Answer) -> Answer:

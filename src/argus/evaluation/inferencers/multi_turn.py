@@ -15,11 +15,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from argus.core.registry import Options, build
-from argus.core.sample import Sample
-from argus.evaluation.inferencers.base import Answer, AnsweringModel, Inferencer, Question
+from argus.core.registry import Options
+from argus.evaluation.inferencers.base import Answer, AnsweringModel, Around, Question
 from argus.evaluation.instructions.leading import reworded
-from argus.evaluation.options import Named, named
+from argus.evaluation.options import Named
 
 
 class MultiTurnOptions(Options):
@@ -29,7 +28,7 @@ class MultiTurnOptions(Options):
     parent: Literal["truth", "own"] = Field("truth", description="the answer that the next turn's question names")
 
 
-class MultiTurn(Inferencer):
+class MultiTurn(Around):
     """Another inferencer's answers, turn by turn."""
 
     Options = MultiTurnOptions
@@ -37,15 +36,11 @@ class MultiTurn(Inferencer):
     whole_groups = True
 
     def __init__(self, options: MultiTurnOptions) -> None:
-        super().__init__(options)
-        self.of: Inferencer = build("inferencer", *named(options.of))
-
-    def refusal(self, sample: Sample) -> str | None:
-        return self.of.refusal(sample)
+        super().__init__(options, options.of)
 
     def answer(self, model: AnsweringModel, questions: Sequence[Question]) -> list[Answer]:
         if self.options.parent == "truth":
-            return self.of.answer(model, questions)
+            return self.inner.answer(model, questions)
         items: dict[tuple[str, str], list[int]] = {}
         for place, question in enumerate(questions):
             items.setdefault((question.group, str(question.sample.metadata.get("item", question.sample.id))), []).append(place)
@@ -53,7 +48,7 @@ class MultiTurn(Inferencer):
         for n in range(max(map(len, items.values()), default=0)):
             turns = [of for of in items.values() if n < len(of)]
             asked = [_naming(questions[of[n]], found[of[n - 1]].text) if n else questions[of[n]] for of in turns]
-            found |= zip((of[n] for of in turns), self.of.answer(model, asked), strict=True)
+            found |= zip((of[n] for of in turns), self.inner.answer(model, asked), strict=True)
         return [found[place] for place in range(len(questions))]
 
 

@@ -17,7 +17,7 @@ from pydantic import Field
 
 from argus.core.registry import Options, build
 from argus.core.sample import ImagePart, Message, Part, Sample, TextPart
-from argus.evaluation.inferencers.base import Answer, AnsweringModel, Inferencer, Question
+from argus.evaluation.inferencers.base import Answer, AnsweringModel, Around, Question
 from argus.evaluation.options import Named, named
 from argus.methods.search.base import Look, Search, View, explore
 
@@ -30,22 +30,21 @@ class SearchOptions(Options):
     at_once: int = Field(64, ge=1, description="prompts about parts that are asked together")
 
 
-class SearchFirst(Inferencer):
+class SearchFirst(Around):
     """Answers from the view that a search found; a question without a picture is answered as it is."""
 
     Options = SearchOptions
     options: SearchOptions
 
     def __init__(self, options: SearchOptions) -> None:
-        super().__init__(options)
+        super().__init__(options, options.answer)
         self.search: Search = build("search", *named(options.search))
-        self.inner: Inferencer = build("inferencer", *named(options.answer))
 
     def refusal(self, sample: Sample) -> str | None:
         if len(sample.images()) > 1:
             return "shows several pictures; a search looks at one"
         searched = self.search.refusal(sample.metadata.get("cues") or None) if sample.images() else None
-        return searched or self.inner.refusal(sample)
+        return searched or super().refusal(sample)
 
     def answer(self, model: AnsweringModel, questions: Sequence[Question]) -> list[Answer]:
         asked = Looks(model, self.options.at_once)

@@ -15,11 +15,11 @@ from dataclasses import replace
 
 from pydantic import Field
 
-from argus.core.registry import Options, build
+from argus.core.registry import Options
 from argus.core.sample import Message, Sample, TextPart
 from argus.evaluation.final_answer import final_answer_1
-from argus.evaluation.inferencers.base import Answer, AnsweringModel, Inferencer, Question
-from argus.evaluation.options import Named, named
+from argus.evaluation.inferencers.base import Answer, AnsweringModel, Around, Question
+from argus.evaluation.options import Named
 
 
 class StepsOptions(Options):
@@ -33,19 +33,14 @@ class StepsOptions(Options):
     )
 
 
-class Steps(Inferencer):
+class Steps(Around):
     """One turn, or two."""
 
     Options = StepsOptions
     options: StepsOptions
 
     def __init__(self, options: StepsOptions) -> None:
-        super().__init__(options)
-        self.inner: Inferencer = build("inferencer", *named(options.of))
-        self.whole_groups = self.inner.whole_groups  # type: ignore[misc]
-
-    def refusal(self, sample: Sample) -> str | None:
-        return self.inner.refusal(sample)
+        super().__init__(options, options.of)
 
     def answer(self, model: AnsweringModel, questions: Sequence[Question]) -> list[Answer]:
         found = [replace(answer, notes={**answer.notes, "turns": 1}) for answer in self.inner.answer(model, questions)]
@@ -53,7 +48,7 @@ class Steps(Inferencer):
         asked = [replace(questions[i], sample=self.again(questions[i].sample, found[i].text)) for i in open_]
         for i, more in zip(open_, self.inner.answer(model, asked) if asked else [], strict=True):
             text = f"{found[i].text}\n{more.text}".strip()
-            found[i] = replace(more, text=text, tokens=found[i].tokens + more.tokens, notes={**more.notes, "turns": 2})
+            found[i] = replace(more, text=text, tokens=found[i].tokens + more.tokens, notes={**found[i].notes, **more.notes, "turns": 2})
         return found
 
     def again(self, sample: Sample, said: str) -> Sample:

@@ -15,10 +15,10 @@ from zlib import crc32
 
 from pydantic import Field
 
-from argus.core.registry import Options, build
+from argus.core.registry import Options
 from argus.core.sample import Sample
-from argus.evaluation.inferencers.base import Answer, AnsweringModel, Inferencer, Question
-from argus.evaluation.options import Named, named
+from argus.evaluation.inferencers.base import Answer, AnsweringModel, Around, Question
+from argus.evaluation.options import Named
 from argus.evaluation.wording import FORMS, Form, worded
 
 
@@ -29,19 +29,17 @@ class WordedOptions(Options):
     forms: list[Form] = Field(list(FORMS), min_length=1, description="ways to word an answer, equally frequent")
 
 
-class Worded(Inferencer):
+class Worded(Around):
     """Words answers."""
 
     Options = WordedOptions
     options: WordedOptions
 
     def __init__(self, options: WordedOptions) -> None:
-        super().__init__(options)
-        self.inner: Inferencer = build("inferencer", *named(options.of))
-        self.whole_groups = self.inner.whole_groups  # type: ignore[misc]
+        super().__init__(options, options.of)
 
     def refusal(self, sample: Sample) -> str | None:
-        return self.inner.refusal(sample) or (None if len(sample.options) > 1 else "has no other option to speak of")
+        return super().refusal(sample) or (None if len(sample.options) > 1 else "has no other option to speak of")
 
     def answer(self, model: AnsweringModel, questions: Sequence[Question]) -> list[Answer]:
         answers = self.inner.answer(model, questions)

@@ -16,6 +16,7 @@ An answer that is none of the options has no place, and never stays.
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -104,9 +105,9 @@ class AgainstBase(WaysMetric):
             return {name: Measurement(math.nan, math.nan, math.nan, 0, self.unit) for name in ("all", *others)}
         return self.made(rows, [self.options.base, *others], self.numbers(others, chance))
 
+    @abstractmethod
     def numbers(self, others: Sequence[str], chance: float) -> dict[str, Number]:
         """Group -> its number of the accuracies of base and others."""
-        raise NotImplementedError
 
 
 class RobustnessOptions(AgainstBaseOptions):
