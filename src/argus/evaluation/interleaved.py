@@ -22,11 +22,9 @@ from argus.core.errors import DataError
 from argus.core.formats.pictures import from_base64, picture_bytes
 from argus.core.images import load_image
 from argus.core.sample import ImagePart, Part, TextPart
-from argus.world.telling import drawn
 
 Renderer = Callable[[str], np.ndarray | None]  # a description -> (H, W, 3) uint8
 
-RENDERERS: dict[str, Renderer] = {"scene": drawn}
 _TAG = re.compile(r"<image>(.*?)</image>", re.DOTALL)
 _DATA = "data:image/"
 

@@ -13,7 +13,7 @@ from argus.core.sample import ImagePart, Message, Sample, TextPart
 from argus.evaluation.endpoint import EndpointModel
 from argus.evaluation.engine import evaluate
 from argus.evaluation.inferencers.base import Answer, Question
-from argus.evaluation.interleaved import RENDERERS, read, written
+from argus.evaluation.interleaved import read, written
 from argus.evaluation.judges.asked import UnreadableError, Verdict
 from argus.evaluation.judges.mmie import flattened
 from argus.evaluation.options import EvaluationOptions
@@ -252,7 +252,7 @@ def test_a_judge_that_always_says_the_same_agrees_with_nobody():
 def test_parts_are_written_and_read_back(tmp_path):
     (tmp_path / "a.png").write_bytes(encode_png(picture(0)))
     text = written([TextPart("one"), ImagePart(tmp_path / "a.png"), TextPart("two"), ImagePart(picture(1))])
-    found = read(text, RENDERERS["scene"])
+    found = read(text, drawn)
     assert [part.type for part in found] == ["text", "image", "text", "image"]
     assert found[1].image == (tmp_path / "a.png").read_bytes()
     assert written(found) == text
@@ -261,12 +261,12 @@ def test_parts_are_written_and_read_back(tmp_path):
 @pytest.mark.parametrize("torn", ["zz!", "iVBORw0KGgo=", ""])
 def test_a_torn_picture_in_an_answer_is_left_out(torn):
     """A model may write anything; an evaluation does not end for it."""
-    found = read(f"one <image>data:image/png;base64,{torn}</image> two", RENDERERS["scene"])
+    found = read(f"one <image>data:image/png;base64,{torn}</image> two", drawn)
     assert found == [TextPart("one"), TextPart("two")]
 
 
 def test_descriptions_are_drawn_and_others_stay_words():
-    first, shown, second, other = read(f"one <image>{BEFORE}</image> two <image>a sunset</image>", RENDERERS["scene"])
+    first, shown, second, other = read(f"one <image>{BEFORE}</image> two <image>a sunset</image>", drawn)
     assert (first.text, second.text, other.text) == ("one", "two", "a sunset")
     assert np.array_equal(np.asarray(shown.image), drawn(BEFORE))
     assert (np.asarray(shown.image)[:48, :48] == (215, 35, 35)).all(-1).sum() > 100  # the red star at the top left
@@ -415,6 +415,6 @@ def test_files_of_answers_are_scored_without_a_model(download):
     given = build("inferencer", "given")
     first, second = given.answer(None, [Question("g", s, []) for s in samples])
     assert first.text == "plain"
-    found = read(second.text, RENDERERS["scene"])
+    found = read(second.text, drawn)
     assert [part.type for part in found] == ["text", "image", "text"]  # the missing picture is left out
     assert given.refusal(story()) == "comes without an answer"

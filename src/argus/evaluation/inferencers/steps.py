@@ -48,7 +48,9 @@ class Steps(Around):
         asked = [replace(questions[i], sample=self.again(questions[i].sample, found[i].text)) for i in open_]
         for i, more in zip(open_, self.inner.answer(model, asked) if asked else [], strict=True):
             text = f"{found[i].text}\n{more.text}".strip()
-            found[i] = replace(more, text=text, tokens=found[i].tokens + more.tokens, notes={**found[i].notes, **more.notes, "turns": 2})
+            found[i] = replace(
+                more, text=text, tokens=found[i].tokens + more.tokens, notes={**found[i].notes, **more.notes, "turns": 2}
+            )
         return found
 
     def again(self, sample: Sample, said: str) -> Sample:

@@ -25,7 +25,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from PIL.Image import Image
 from pydantic import Field
@@ -33,9 +33,10 @@ from pydantic import Field
 from argus.core.errors import DataError
 from argus.core.images import load_image
 from argus.core.sample import ImagePart, Message, Part, Sample, TextPart
-from argus.evaluation.interleaved import RENDERERS, read, without_pictures
+from argus.evaluation.interleaved import read, without_pictures
 from argus.evaluation.judges.asked import Request, UnreadableError, Verdict
 from argus.evaluation.judges.base import Judge, Judgement, JudgeOptions
+from argus.world.telling import drawn
 
 CATEGORIES = {"SA": "story", "PBL": "method", "MSR": "maths"}  # part of the id -> rubric, in the script's order
 BEST = 6
@@ -50,7 +51,6 @@ class MMIEOptions(JudgeOptions):
     """Options of the judges."""
 
     tries: int = Field(1, ge=1, le=20, description="most times a reply that cannot be read is asked for")
-    renderer: Literal["scene"] = Field("scene", description="what draws the descriptions of pictures")
 
 
 @dataclass(slots=True)
@@ -132,7 +132,7 @@ class MMIE(Judge):
 
     def flat(self, sample: Sample, answer: str) -> Flat:
         """What the judge gets."""
-        parts = read(answer, RENDERERS[self.options.renderer])
+        parts = read(answer, drawn)
         return flattened(sample.messages[-1].content, parts, self.enough)
 
     def left_out(self, flat: Flat) -> bool:
