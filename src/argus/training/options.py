@@ -44,6 +44,10 @@ class StageOptions(Options):
     steps: int = Field(1000, ge=1, description="optimiser steps")
     batch_size: int = Field(32, ge=1, description="pictures (or texts) per optimiser step, over all processes")
     accumulation: int = Field(1, ge=1, description="forward passes per optimiser step; divides batch_size")
+    optimizer: Literal["adamw", "muon"] = Field(
+        "adamw",
+        description="muon: orthogonal steps for hidden matrices, AdamW for the rest; at the same rate, learns in fewer steps",
+    )
     learning_rate: float = Field(1e-3, gt=0, description="peak learning rate")
     learning_rates: dict[str, float] = Field(default_factory=dict, description="peak learning rate per part")
     weight_decay: float = Field(0.05, ge=0, description="decoupled weight decay, not on norms and biases")
@@ -64,6 +68,8 @@ class StageOptions(Options):
     def _consistent(self) -> StageOptions:
         if self.batch_size % self.accumulation:
             raise ValueError(f"accumulation ({self.accumulation}) must divide batch_size ({self.batch_size})")
+        if self.fsdp and self.optimizer == "muon":
+            raise ValueError("muon needs whole matrices, which fsdp splits over GPUs; take adamw, or leave fsdp out")
         return self
 
     def objective_name(self) -> str:

@@ -33,8 +33,9 @@ from argus.training.curves import draw_curves
 from argus.training.data import StageData
 from argus.training.flops import machine_peak, training_flops
 from argus.training.objectives.base import Objective
+from argus.training.optimizers import optimizer
 from argus.training.options import StageOptions
-from argus.training.parts import parameter_groups, set_trainable
+from argus.training.parts import set_trainable
 
 
 @dataclass(slots=True)
@@ -90,9 +91,7 @@ class StageTrainer(Trainer):
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         if self.optimizer is None:
-            options = self.options
-            groups = parameter_groups(model or self.model, options.learning_rate, options.learning_rates, options.weight_decay)
-            self.optimizer = torch.optim.AdamW(groups, betas=(0.9, options.beta2), fused=True)
+            self.optimizer = optimizer(model or self.model, self.options)
         return self.optimizer
 
     def compute_loss(
