@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sized
@@ -17,10 +18,10 @@ QUIET_SECONDS = 15.0  # between lines where there is no terminal
 
 @cache
 def console() -> Console:
-    """The console of this process; as wide as its terminal, or 160 columns in a file."""
+    """The console of this process, as wide as its terminal or 160 columns in a file; of several processes, the first one speaks."""
     from rich.console import Console
 
-    return Console(width=None if sys.stdout.isatty() else 160)
+    return Console(width=None if sys.stdout.isatty() else 160, quiet=os.environ.get("RANK", "0") != "0")
 
 
 def track(items: Iterable[T], description: str, *, total: int | None = None, unit: str = "samples") -> Iterator[T]:

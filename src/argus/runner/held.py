@@ -39,17 +39,21 @@ class Held:
         """The model and processor that a variant stands on, loaded and trained."""
         base = self.plan.base(variant)
         if base != self.base:
-            self.base, self.model, self.processor = "", None, None  # the old one goes before the new one comes
-            self.model, self.processor = self._load(variant)
-            for stage in self.plan.recipe.variants[variant].train:
-                console().print(f"{variant}: training stage {stage}", highlight=False)
-                folder = stage_folder(self.plan, self.run, variant, stage)
-                train_stage(
-                    self.model, self.processor, self.plan.stages[stage], folder, techniques=self._trained(variant, before=stage)
-                )
+            self.train(variant)
             self.base = base
             self._try_all(base)
         return self.model, self.processor
+
+    def train(self, variant: str) -> None:
+        """Load the model of a variant and take it through the stages, or to where they ended."""
+        self.base, self.model, self.processor = "", None, None  # the old one goes before the new one comes
+        self.model, self.processor = self._load(variant)
+        for stage in self.plan.recipe.variants[variant].train:
+            console().print(f"{variant}: training stage {stage}", highlight=False)
+            folder = stage_folder(self.plan, self.run, variant, stage)
+            train_stage(
+                self.model, self.processor, self.plan.stages[stage], folder, techniques=self._trained(variant, before=stage)
+            )
 
     @contextmanager
     def attached(self, variant: str) -> Iterator[list[Attached]]:

@@ -15,6 +15,7 @@ import shlex
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from argus.report.page import duration, write_page
 from argus.report.summary import ALL, BLIND, Evaluated, Result, Summary, Trained
 from argus.report.summary import Variant as Compared
 from argus.report.tables import tables
+from argus.runner import processes
 from argus.runner.examples import candidates, choose, draw, left
 from argus.runner.held import Held, stage_folder
 from argus.runner.plan import Plan, is_short, plan, title
@@ -62,19 +64,38 @@ def run(
         KeyboardInterrupt: the user stopped it; its text says how to go on.
     """
     made = plan(recipe, overrides, quick=quick)
+    with processes.joined():
+        opened = Run(processes.agreed(lambda: _folder(made, root, fresh)))
+        with opened.lock() if processes.first() else nullcontext():
+            command = shlex.join(["argus", "run", str(recipe), *overrides, *(["--quick"] if quick else [])])
+            try:
+                if processes.several():
+                    train_all(made, opened)
+                if not processes.first():
+                    return opened
+                summary = carry_out(made, opened, command, quick)
+            except KeyboardInterrupt:
+                raise KeyboardInterrupt(
+                    f"interrupted; everything done so far is kept in {opened.folder}\nTo go on: {command}"
+                ) from None
+            conclude(summary, opened)
+    return opened
+
+
+def _folder(made: Plan, root: Path, fresh: bool) -> Path:
+    """The folder of the unfinished run of exactly this, or a new one."""
     found = None if fresh else Run.latest_unfinished(made.recipe, root)
     opened = found or Run.create(made.recipe, root)
     console().print(f"{'resuming' if found else 'running'} {made.recipe.name} in {opened.folder}", highlight=False)
-    command = shlex.join(["argus", "run", str(recipe), *overrides, *(["--quick"] if quick else [])])
-    with opened.lock():
-        try:
-            summary = carry_out(made, opened, command, quick)
-        except KeyboardInterrupt:
-            raise KeyboardInterrupt(
-                f"interrupted; everything done so far is kept in {opened.folder}\nTo go on: {command}"
-            ) from None
-        conclude(summary, opened)
-    return opened
+    return opened.folder
+
+
+def train_all(made: Plan, opened: Run) -> None:
+    """Every stage of every variant: what all processes do before the first one evaluates."""
+    held = Held(made, opened)
+    for variant, changes in made.recipe.variants.items():
+        if changes.train and not all(_stage_done(made, opened, variant, stage) for stage in changes.train):
+            held.train(variant)
 
 
 def conclude(summary: Summary, opened: Run) -> None:

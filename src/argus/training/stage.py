@@ -239,6 +239,7 @@ def train_stage(
         part = result_file.with_suffix(".part")
         part.write_text(json.dumps(asdict(result), indent=1))
         part.replace(result_file)
+    trainer.accelerator.wait_for_everyone()  # or others would look for this stage's files before they are there
     return result
 
 
