@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from argus.core.environment import environment
-from argus.model.load import compose
+from argus.model.compose import compose
 from argus.training.options import StageOptions
 from argus.training.stage import TrainResult, train_stage
 

@@ -18,7 +18,7 @@ QUIET_SECONDS = 15.0  # between lines where there is no terminal
 
 @cache
 def console() -> Console:
-    """The console of this process, as wide as its terminal or 160 columns in a file; of several processes, the first one speaks."""
+    """This process's console, as wide as its terminal or 160 columns in a file; of several processes, the first one speaks."""
     from rich.console import Console
 
     return Console(width=None if sys.stdout.isatty() else 160, quiet=os.environ.get("RANK", "0") != "0")

@@ -14,7 +14,8 @@ from argus.core.run import Run
 from argus.evaluation.endpoint import EndpointModel, is_endpoint
 from argus.methods.attach import attach
 from argus.methods.attached import Attached
-from argus.model.load import compose, load
+from argus.model.compose import compose
+from argus.model.load import load
 from argus.runner.calibrate import calibrated
 from argus.runner.plan import Plan
 from argus.training.stage import train_stage

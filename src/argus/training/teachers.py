@@ -39,7 +39,7 @@ from argus.core.registry import Options
 from argus.core.sample import Sample
 from argus.model.encoders.transformers_tower import pixel_statistics
 from argus.model.image_processor import normalise
-from argus.model.load import load_tower
+from argus.model.stored_tower import load_tower
 from argus.training.objectives.base import Item
 from argus.world.domain import DENSE_CLASSES
 

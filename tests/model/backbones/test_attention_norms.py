@@ -11,9 +11,10 @@ from transformers.models.phi.modeling_phi import apply_rotary_pos_emb
 
 from argus.core.errors import UnsupportedError
 from argus.model.backbones.attention_norms import PUBLISHED, published_weights
+from argus.model.compose import compose
 from argus.model.composed import ArgusForConditionalGeneration
 from argus.model.config import ArgusConfig
-from argus.model.load import compose, load
+from argus.model.load import load
 from argus.training.tuners.lora import LoRA, LoRAOptions
 from tests.model.test_load import language
 from tests.model.tiny import BODY, LANGUAGE, TOWERS

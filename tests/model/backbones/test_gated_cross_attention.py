@@ -23,7 +23,8 @@ from argus.evaluation.local import LocalModel
 from argus.model.anatomy import anatomy
 from argus.model.backbones.gated_cross_attention import GatedLayer
 from argus.model.backbones.seen import GIVEN
-from argus.model.load import compose, load
+from argus.model.compose import compose
+from argus.model.load import load
 from argus.model.token_map import VISUAL, TokenMap
 from argus.training.parts import set_trainable
 from tests.model.tiny import LANGUAGE, chat, tokenizer
@@ -40,7 +41,7 @@ def made(
     fusion: str, monkeypatch: pytest.MonkeyPatch, *, gate: float = 1.0, every: int = 1, language: str = "llama", **view: Any
 ) -> tuple[Any, Any]:
     """A random model; weights large enough for pictures to matter, gates open."""
-    monkeypatch.setattr("argus.model.load._tokenizer", lambda spec: tokenizer())
+    monkeypatch.setattr("argus.model.compose._tokenizer", lambda spec: tokenizer())
     torch.manual_seed(0)
     model, processor = compose(
         {
@@ -556,7 +557,7 @@ def test_unfit_combinations_are_refused(monkeypatch: pytest.MonkeyPatch) -> None
     _, processor = made("hybrid", monkeypatch, thumbnail=False)
     with pytest.raises(UnsupportedError, match="thumbnail in the sequence"):
         encode(processor, ["red"], [PICTURES[:1]])
-    monkeypatch.setattr("argus.model.load._tokenizer", lambda spec: tokenizer())
+    monkeypatch.setattr("argus.model.compose._tokenizer", lambda spec: tokenizer())
     parts = {"language_model": {"causal_lm": LANGUAGE["llama"], "tokenizer": "words"}, "encoder": ENCODER}
     with pytest.raises(UnsupportedError, match="the view 'square' cuts none"):
         compose({**parts, "backbone": {"gated_cross_attention": {"every": 1}}})

@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
+from argus.model.compose import compose
 from argus.model.features import VisualFeatures
-from argus.model.load import compose
 from tests.model.tiny import BODY, tokenizer
 
 VIT = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 48, "image_size": 32}
@@ -21,7 +21,7 @@ def composed(
     monkeypatch: pytest.MonkeyPatch, connector: Any, view: Any = "square", encoder: Any = ENCODER, **parts: Any
 ) -> tuple[Any, Any]:
     """A random model and its processor, with weights large enough for pictures to matter."""
-    monkeypatch.setattr("argus.model.load._tokenizer", lambda spec: tokenizer())
+    monkeypatch.setattr("argus.model.compose._tokenizer", lambda spec: tokenizer())
     torch.manual_seed(0)
     language = {"causal_lm": {"model_type": "llama", "num_key_value_heads": 1, "tie_word_embeddings": True, **BODY}}
     parts = {"encoder": encoder, "connector": connector, "view": view, **parts}

@@ -17,11 +17,11 @@ from argus.core.registry import build
 from argus.core.sample import ImagePart, Message, Sample, TextPart
 from argus.evaluation.inferencers.base import Question
 from argus.evaluation.local import LocalModel
+from argus.model.compose import compose
 from argus.model.composed import ArgusForConditionalGeneration
 from argus.model.config import ArgusConfig
 from argus.model.connectors.base import ConnectorContext
 from argus.model.features import VisualFeatures
-from argus.model.load import compose
 from argus.model.processor import ArgusProcessor, processor_for
 from argus.training.objectives.sft import SFT, SFTOptions
 from argus.training.parts import set_trainable

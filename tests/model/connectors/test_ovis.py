@@ -11,10 +11,10 @@ from transformers import AutoModelForImageTextToText, Ovis2Config, Ovis2ForCondi
 
 from argus.core.errors import RecipeError
 from argus.core.registry import build
+from argus.model.compose import compose
 from argus.model.composed import ArgusForConditionalGeneration
 from argus.model.config import ArgusConfig
 from argus.model.features import VisualFeatures
-from argus.model.load import compose
 from argus.model.ovis2 import compose_ovis2
 from argus.training.options import StageOptions
 from argus.training.parts import set_trainable

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from argus.core.errors import UnsupportedError
 from argus.core.registry import components
 from argus.model.image_processor import ArgusImageProcessor
-from argus.model.load import standardise_connector
+from argus.model.standardise import standardise_connector
 from tests.model.connectors.composed import composed
 
 CONNECTORS: dict[str, Any] = {

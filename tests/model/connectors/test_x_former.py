@@ -9,11 +9,11 @@ from torch.nn import functional as F
 
 from argus.core.errors import UnsupportedError
 from argus.core.registry import build
+from argus.model.compose import compose
 from argus.model.composed import ArgusForConditionalGeneration
 from argus.model.config import ArgusConfig
 from argus.model.encoders.comm import CommConfig
 from argus.model.features import VisualFeatures
-from argus.model.load import compose
 from tests.model.connectors.test_qformer import SIZES
 from tests.model.tiny import LANGUAGE, TOWERS, tokenizer
 
@@ -116,7 +116,7 @@ def test_both_towers_side_by_side_are_a_plain_qformer_over_their_channels() -> N
 
 
 def test_an_encoder_decoder_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("argus.model.load._tokenizer", lambda spec: tokenizer())
+    monkeypatch.setattr("argus.model.compose._tokenizer", lambda spec: tokenizer())
     sizes = {"model_type": "t5", "d_model": 32, "d_ff": 48, "num_layers": 1, "num_heads": 2}
     with pytest.raises(UnsupportedError, match="'t5' reads a prompt with an encoder of its own"):
         compose({"language_model": {"causal_lm": sizes, "tokenizer": "words"}})

@@ -10,11 +10,11 @@ from transformers import CLIPVisionConfig, Dinov2Config, Dinov2Model, Dinov2With
 
 from argus.core.errors import RecipeError, UnsupportedError
 from argus.core.registry import build
+from argus.model.compose import compose
 from argus.model.composed import ArgusForConditionalGeneration
 from argus.model.config import ArgusConfig
 from argus.model.encoders.comm import Comm, CommConfig
 from argus.model.encoders.s2 import S2Config
-from argus.model.load import compose
 from tests.model.test_load import language
 from tests.model.tiny import LANGUAGE, SMALL, TOWERS
 

@@ -13,13 +13,14 @@ from transformers import AutoConfig, AutoModel, PretrainedConfig, Qwen2Config
 
 from argus.core.errors import ModelError, UnsupportedError
 from argus.core.registry import build
+from argus.model.compose import compose
 from argus.model.composed import ArgusForConditionalGeneration
 from argus.model.config import ArgusConfig
 from argus.model.encoders.base import Encoder, build_tower
 from argus.model.encoders.low_high import LowHighConfig
 from argus.model.encoders.transformers_tower import TransformersTower
 from argus.model.features import VisualFeatures
-from argus.model.load import compose, load
+from argus.model.load import load
 from tests.model.connectors.composed import composed, picture
 from tests.model.test_load import language, rewrite
 

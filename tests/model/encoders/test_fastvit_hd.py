@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from argus.core.errors import ModelError, RecipeError, UnsupportedError
 from argus.core.registry import build
+from argus.model.compose import compose
 from argus.model.encoders.fastvit_hd import (
     FastViTHD,
     FastViTHDConfig,
@@ -21,7 +22,6 @@ from argus.model.encoders.fastvit_hd import (
 from argus.model.encoders.fastvit_names import published_weights
 from argus.model.encoders.reparameterised import RepConv
 from argus.model.encoders.s2 import S2, S2Config
-from argus.model.load import compose
 from tests.model.test_load import language
 
 FIVE = {"depths": (1, 1, 1, 1, 1), "widths": (8, 16, 32, 32, 64), "image_size": 128}

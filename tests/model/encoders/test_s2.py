@@ -12,11 +12,12 @@ from transformers import CLIPVisionModel
 
 from argus.core.errors import RecipeError, UnsupportedError
 from argus.core.registry import build
+from argus.model.compose import compose
 from argus.model.composed import ArgusForConditionalGeneration
 from argus.model.config import ArgusConfig
 from argus.model.encoders.base import Encoder, build_tower
 from argus.model.encoders.s2 import S2, S2Config, merge, split
-from argus.model.load import compose, load
+from argus.model.load import load
 from tests.model.test_load import language
 from tests.model.tiny import LANGUAGE, TOWERS
 

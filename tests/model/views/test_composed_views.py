@@ -11,7 +11,8 @@ from PIL import Image
 import argus
 from argus.core.errors import ModelError, UnsupportedError
 from argus.model.anatomy import anatomy
-from argus.model.load import compose, load
+from argus.model.compose import compose
+from argus.model.load import load
 from argus.model.token_map import SEPARATOR, TASK, TEXT, VISUAL, TokenMap
 from argus.model.views.base import TASK as FIRST_TASK
 from argus.model.views.base import Places
@@ -37,7 +38,7 @@ ANSWER = {"max_new_tokens": 4, "min_new_tokens": 4, "do_sample": False}
 
 def made(name: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Any]:
     """A random model composed of parts; weights large enough for pictures to matter."""
-    monkeypatch.setattr("argus.model.load._tokenizer", lambda spec: tokenizer())
+    monkeypatch.setattr("argus.model.compose._tokenizer", lambda spec: tokenizer())
     torch.manual_seed(0)
     language = {"causal_lm": {"model_type": "llama", "num_key_value_heads": 1, "tie_word_embeddings": True, **BODY}}
     model, processor = compose(
