@@ -190,7 +190,7 @@ def test_models_counts_parameters_from_the_file_alone() -> None:
 
 
 def test_models_lists_what_is_shipped(argus: Argus) -> None:
-    from argus.model.load import reference_models
+    from argus.core.reference import reference_models
 
     assert [row["name"] for row in json.loads(argus("models", "--json").output)] == list(reference_models())
 

@@ -8,6 +8,7 @@ import pytest
 from argus.core import papers
 from argus.core.errors import ArgusError, UnknownNameError
 from argus.core.recipe import Recipe, find_recipe
+from argus.core.reference import digests
 from argus.core.run import Run
 
 
@@ -64,6 +65,29 @@ def test_measured_only_by_a_recorded_run_whose_claims_are_still_the_recipes(
     changed = papers.paper("fastervlm")
     assert changed.status == "built"
     assert changed.note == "the recipe's claims changed since they were measured"
+
+
+def test_a_measurement_with_earlier_weights_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(papers, "results_folder", lambda: tmp_path / "results")
+    claims = [c["claim"] for c in papers.paper("fastervlm").claims]
+    run = finished(tmp_path / "runs", claims=claims)
+    assert run.read_json("environment.json")["models"] == digests("argus/tiny-vlm")
+    run.finish()
+    path = papers.record_result(run)
+    assert papers.paper("fastervlm").note is None
+    path.write_text(path.read_text().replace(digests("argus/tiny-vlm")["argus/tiny-vlm"], "0" * 12))
+    found = papers.paper("fastervlm")
+    assert found.status == "measured"
+    assert found.note == "with earlier weights of argus/tiny-vlm"
+
+
+def test_digests_are_of_the_models_that_a_text_names() -> None:
+    assert set(digests("model: {from: argus/tiny-vlm}\nencoder: argus/tiny-clip, argus/tiny-clippings")) == {
+        "argus/tiny-vlm",
+        "argus/tiny-clip",
+    }
+    assert digests("argus/tiny-clippings argus/tiny-vlm-2") == {}
+    assert len(set(digests("argus/tiny-vlm argus/tiny-clip argus/tiny-lm").values())) == 3
 
 
 def test_a_run_of_no_paper_or_without_claims_is_not_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

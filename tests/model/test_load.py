@@ -22,9 +22,10 @@ from transformers import (
 )
 
 from argus.core.errors import ModelError, RecipeError, UnsupportedError
+from argus.core.reference import reference_models
 from argus.model.compose import compose
 from argus.model.dual_encoder import DualEncoder
-from argus.model.load import load, reference_models
+from argus.model.load import load
 from tests.model.tiny import BODY, SMALL, TOWERS, tiny, tokenizer
 
 IDS = {"vocab_size": 340, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}

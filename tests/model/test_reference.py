@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from argus.core.reference import reference_models
 from argus.core.registry import build
 from argus.evaluation.engine import evaluate
 from argus.evaluation.options import EvaluationOptions
-from argus.model.load import load, reference_models
+from argus.model.load import load
 
 MODELS = reference_models()
 

@@ -259,6 +259,23 @@ def test_accumulation_gives_the_same_weights() -> None:
     torch.testing.assert_close(weights[0], weights[1], rtol=1e-2, atol=2e-4)
 
 
+@pytest.mark.slow
+def test_each_stage_compiles_anew(tmp_path: Path) -> None:
+    """Compiled losses are the plain ones, and a later stage runs compiled too, however much was compiled before."""
+    from torch._dynamo.utils import counters
+
+    losses = []
+    for number, compiled in enumerate((False, True, True)):
+        model, processor = tiny()
+        counters.clear()
+        with torch._dynamo.config.patch(recompile_limit=1):
+            result = train_stage(model, processor, options(compile=compiled, steps=2), tmp_path / str(number))
+        losses.append(result.log[0]["loss"])
+        assert (counters["stats"]["unique_graphs"] > 0) == compiled
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+    assert losses[1] == losses[2]
+
+
 SCRIPT = """
 import sys
 from pathlib import Path

@@ -23,7 +23,7 @@ def models(as_json: Annotated[bool, typer.Option("--json", help="print JSON")] =
 
     With size on disk, parameters and recorded scores.
     """
-    from argus.model.load import reference_models
+    from argus.core.reference import reference_models
 
     rows = [{"name": name, **description(folder)} for name, folder in reference_models().items()]
     if as_json:

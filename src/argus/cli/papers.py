@@ -44,7 +44,8 @@ def list_(
     for p in rows:
         held = [c["holds"] for c in p.claims if "holds" in c]
         claims = f"  {sum(map(bool, held))} of {len(held)} claims hold" if held else ""
-        typer.echo(f"{p.status:9} {p.slug:{width}}  {p.title}{claims}")
+        note = f"  ({p.note})" if p.note else ""
+        typer.echo(f"{p.status:9} {p.slug:{width}}  {p.title}{claims}{note}")
 
 
 @group.command(epilog=examples("argus papers show fastervlm", "argus papers show fastervlm --json"))

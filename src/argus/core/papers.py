@@ -19,6 +19,7 @@ import yaml
 
 from argus.core.errors import ArgusError, UnknownNameError, nearest
 from argus.core.recipe import recipe_roots
+from argus.core.reference import digests
 from argus.core.registry import components
 from argus.core.run import Run
 from argus.core.yaml_lines import read_yaml
@@ -37,7 +38,7 @@ class Paper:
         recipe: file of its recipe, relative to the recipes' folder.
         claims: the recipe's claims; with `holds`, `text` and `values` once measured.
         measured: command, commit, date, machine and minutes of the recorded run.
-        note: why an earlier measurement does not count any more.
+        note: why an earlier measurement does not count any more, or with what it was made that has changed since.
     """
 
     slug: str
@@ -114,6 +115,7 @@ def record_result(run: Run) -> Path:
         "command": _anywhere(environment["command"]),
         "commit": environment["commit"],
         "machine": environment["machine"],
+        "models": environment.get("models", {}),
         "date": time.strftime("%Y-%m-%d", time.localtime(state["started"])),
         "minutes": round(state["seconds"] / 60, 1),
         "measured": metrics.get("measured", {}),
@@ -134,24 +136,25 @@ def _anywhere(command: str) -> str:
     return shlex.join(word for word in words if not word.startswith("--root="))
 
 
-def _recipes() -> dict[str, tuple[str, list[str]]]:
-    """slug -> (file relative to the recipes' folder, claims)."""
-    found: dict[str, tuple[str, list[str]]] = {}
+def _recipes() -> dict[str, tuple[str, list[str], dict[str, str]]]:
+    """slug -> (file relative to the recipes' folder, claims, digests of the shipped models that it names)."""
+    found: dict[str, tuple[str, list[str], dict[str, str]]] = {}
     for root in recipe_roots():
         for file in sorted((root / "papers").glob("*.yaml")):
             data, _ = read_yaml(file)
             if isinstance(data, dict) and data.get("paper"):
-                found.setdefault(data["paper"], (str(file.relative_to(root)), list(data.get("claims") or [])))
+                models = digests(file.read_text(encoding="utf-8"))
+                found.setdefault(data["paper"], (str(file.relative_to(root)), list(data.get("claims") or []), models))
     return found
 
 
-def _derived(one: Paper, where: list[str], recipe: tuple[str, list[str]] | None) -> Paper:
+def _derived(one: Paper, where: list[str], recipe: tuple[str, list[str], dict[str, str]] | None) -> Paper:
     one.where = where
     if where or recipe:
         one.status = "built"
     if recipe is None:
         return one
-    one.recipe, texts = recipe
+    one.recipe, texts, models = recipe
     one.claims = [{"claim": text} for text in texts]
     file = results_folder() / f"{one.slug}.json"
     if not file.exists():
@@ -162,4 +165,7 @@ def _derived(one: Paper, where: list[str], recipe: tuple[str, list[str]] | None)
         return one
     one.status, one.claims = "measured", result["claims"]
     one.measured = {k: result[k] for k in ("command", "commit", "date", "machine", "minutes")}
+    other = [name for name, digest in models.items() if result.get("models", {}).get(name) != digest]
+    if other:
+        one.note = f"with earlier weights of {', '.join(other)}"
     return one

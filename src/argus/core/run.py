@@ -26,6 +26,7 @@ from typing import Any, Self
 from argus.core.environment import environment
 from argus.core.errors import ArgusError, DataError
 from argus.core.recipe import Recipe, dump
+from argus.core.reference import digests
 
 SCHEMA = 1  # version of a record
 SYNC_SECONDS = 5.0  # between fsyncs: a power cut loses at most this much; a killed process loses nothing
@@ -174,8 +175,9 @@ class Run:
     def begin(self, recipe: Recipe, **state: Any) -> None:
         """Write down what the run is of and where it runs; its folder is made if need be."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / "recipe.yaml").write_text(dump(recipe), encoding="utf-8")
-        self.write_json("environment.json", environment())
+        text = dump(recipe)
+        (self.folder / "recipe.yaml").write_text(text, encoding="utf-8")
+        self.write_json("environment.json", {**environment(), "models": digests(text)})
         self.write_json("state.json", {"digest": recipe.digest(), "finished": False, "started": time.time(), **state})
 
     @classmethod

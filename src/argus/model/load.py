@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -27,19 +26,13 @@ from transformers import (
 import argus.model.composed
 import argus.model.processor  # noqa: F401  the two register the Auto classes
 from argus.core.errors import ModelError, UnsupportedError, nearest
+from argus.core.reference import SHIPPED, reference_models
 from argus.model.dual_encoder import DualEncoder, DualEncoderConfig
 from argus.model.encoders.base import register_towers
 from argus.model.int8 import quantised
 from argus.model.pictures_only import read_processor
 
-SHIPPED = "argus/"
 register_towers()
-
-
-def reference_models() -> dict[str, Path]:
-    """The shipped models: name -> folder."""
-    root = Path(str(files("argus") / "reference"))
-    return {f"{SHIPPED}{p.name}": p for p in sorted(root.glob("*")) if (p / "config.json").exists()}
 
 
 def resolve(reference: str) -> str:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.util import find_spec
@@ -22,13 +21,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset, SequentialSampler
-from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
+from transformers import Trainer, TrainingArguments, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
-from argus.core.errors import ModelError, RecipeError
+from argus.core.errors import RecipeError
 from argus.core.progress import console
 from argus.core.registry import build
-from argus.methods.learned import load_parts, save_parts
+from argus.methods.learned import load_parts
+from argus.training.callbacks import Clock, Progress, Steps
 from argus.training.curves import draw_curves
 from argus.training.data import StageData
 from argus.training.flops import machine_peak, training_flops
@@ -36,6 +36,7 @@ from argus.training.objectives.base import Objective
 from argus.training.optimizers import optimizer
 from argus.training.options import StageOptions
 from argus.training.parts import set_trainable
+from argus.training.weights import load_weights, save_techniques, technique_file
 
 
 @dataclass(slots=True)
@@ -123,37 +124,6 @@ class StageTrainer(Trainer):
         super().log(logs, start_time)
 
 
-class Progress(TrainerCallback):
-    """Rate, losses and MFU on the console, and in the log."""
-
-    def __init__(self, options: StageOptions, flops_per_sample: float, peak: float) -> None:
-        self.options, self.flops, self.peak = options, flops_per_sample, peak
-        self.since: tuple[float, int] | None = None
-        self.mfu: list[float] = []
-
-    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if self.since is None:
-            self.since = (time.perf_counter(), state.global_step)
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
-        if not state.is_world_process_zero or logs is None or "loss" not in logs or self.since is None:
-            return
-        seconds = time.perf_counter() - self.since[0]
-        rate = (state.global_step - self.since[1]) * self.options.batch_size / max(seconds, 1e-9)
-        self.since = (time.perf_counter(), state.global_step)
-        mfu = rate * self.flops / self.peak
-        self.mfu.append(mfu)
-        state.log_history[-1].update(samples_per_second=round(rate, 2), mfu=round(mfu, 4))
-        left = (state.max_steps - state.global_step) * self.options.batch_size / max(rate, 1e-9)
-        shown = "  ".join(
-            f"{n} {v:.3f}" for n, v in logs.items() if n not in ("epoch", "learning_rate", "grad_norm", "total_flos")
-        )
-        console().print(
-            f"step {state.global_step}/{state.max_steps}  {shown}  {rate:.1f} samples/s  MFU {mfu:.0%}  {left / 60:.0f} min left",
-            highlight=False,
-        )
-
-
 def train_stage(
     model: nn.Module,
     processor: Any,
@@ -199,6 +169,7 @@ def train_stage(
     if options.checkpointing:
         trained.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
     if options.compile:
+        torch.compiler.reset()  # what an earlier stage compiled counts against PyTorch's limit, behind which code runs uncompiled
         objective.compile(trained)
     callback = Progress(options, flops, machine_peak(options.precision))
     trainer = StageTrainer(
@@ -207,7 +178,7 @@ def train_stage(
         args=arguments,
         train_dataset=data,
         data_collator=objective.collate,
-        callbacks=[callback, _Clock(objective), *([_Steps(on_step)] if on_step else [])],
+        callbacks=[callback, Clock(objective), *([Steps(on_step)] if on_step else [])],
     )
     for name in ("PrinterCallback", "ProgressCallback"):
         for handler in list(trainer.callback_handler.callbacks):
@@ -241,59 +212,6 @@ def train_stage(
         part.replace(result_file)
     trainer.accelerator.wait_for_everyone()  # or others would look for this stage's files before they are there
     return result
-
-
-def load_weights(model: nn.Module, folder: Path) -> None:
-    """Copy the weights saved in `folder` into `model`.
-
-    Raises:
-        ModelError: a tensor is missing or has another shape.
-    """
-    from safetensors.torch import load_file
-
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise ModelError("no .safetensors file", where=str(folder))
-    state: dict[str, Tensor] = {}
-    for file in files:
-        state.update(load_file(file))
-    missing, unexpected = model.load_state_dict(state, strict=False)
-    tied = set(getattr(model, "all_tied_weights_keys", None) or {})
-    missing = [name for name in missing if name not in tied]
-    if missing or unexpected:
-        raise ModelError(
-            f"the saved weights do not fit the model: missing {missing[:4]}, unexpected {unexpected[:4]}",
-            where=str(folder),
-        )
-
-
-def technique_file(folder: Path, name: str) -> Path:
-    """Where a stage or a checkpoint keeps the parts of a technique."""
-    return folder / "techniques" / f"{name}.safetensors"
-
-
-def save_techniques(techniques: nn.ModuleDict, folder: Path) -> None:
-    """Write the parts of each technique."""
-    for name, parts in techniques.items():
-        save_parts(parts, technique_file(folder, name))
-
-
-class _Clock(TrainerCallback):
-    """Tells the objective how far the stage is, also where it goes on from a checkpoint."""
-
-    def __init__(self, objective: Objective) -> None:
-        self.objective = objective
-
-    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.objective.progress = state.global_step / state.max_steps
-
-
-class _Steps(TrainerCallback):
-    def __init__(self, call: Callable[[int], None]) -> None:
-        self.call = call
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.call(state.global_step)
 
 
 def _tuned(model: nn.Module, options: StageOptions) -> nn.Module:
