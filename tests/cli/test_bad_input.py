@@ -92,6 +92,17 @@ def test_torn_and_wrong_records_of_a_dataset(argus: Argus, tmp_path: Path) -> No
         assert f"data.jsonl:{line}" in result.output
     assert "'messages'" in result.output
     assert json.loads(argus("data", "check", tmp_path / "data.jsonl", "--json").output)["bad"] == 3
+    assert "data.jsonl:2: not valid JSON" in message(argus("data", "check", tmp_path / "data.jsonl", "--strict"))
+
+
+def test_a_recipe_that_names_a_stage_that_is_not_there(argus: Argus, tmp_path: Path) -> None:
+    file = tmp_path / "r.yaml"
+    file.write_text(
+        "name: R\nmodel: {from: argus/tiny-vlm}\nstages:\n  tune: {objective: sft}\nvariants:\n  a: {train: [tnue]}\n"
+    )
+    text = message(argus("run", file, "--root", tmp_path / "runs"))
+    assert "r.yaml:6: variant 'a' trains stage 'tnue', which is not there. Did you mean 'tune'?" in text
+    assert not (tmp_path / "runs").exists()
 
 
 def test_a_missing_dataset(argus: Argus, tmp_path: Path) -> None:
@@ -123,6 +134,32 @@ def test_names_that_do_not_exist(argus: Argus, words: tuple[str, ...], text: str
 def test_ray_starts_every_shard(argus: Argus, words: tuple[object, ...]) -> None:
     text = message(argus("run", "recipes/quickstart.yaml", *words))
     assert "--ray needs --shards, and starts each shard itself For four: --shards 4 --ray auto" in text
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("world", "show", "objects", "--count", 1, "--out"),
+        ("world", "export", "objects", "--count", 1, "--out"),
+    ],
+    ids=lambda words: " ".join(map(str, words[:2])),
+)
+def test_a_place_where_nothing_can_be_written(argus: Argus, tmp_path: Path, words: tuple[object, ...]) -> None:
+    (tmp_path / "file").write_text("")
+    text = message(argus(*words, tmp_path / "file" / "out.jsonl"))
+    assert str(tmp_path / "file") in text
+    assert "exists" in text or "Not a directory" in text
+
+
+def test_pictures_are_written_as_png_whatever_their_name(argus: Argus, tmp_path: Path) -> None:
+    assert argus("world", "show", "objects", "--count", 1, "--out", tmp_path / "sheet.picture").exit_code == 0
+    assert (tmp_path / "sheet.picture").read_bytes().startswith(b"\x89PNG")
+
+
+def test_options_that_are_pictures_are_not_exported_without_them(argus: Argus, tmp_path: Path) -> None:
+    text = message(argus("world", "export", "described", "--count", 1, "--out", tmp_path / "a.jsonl"))
+    assert "its options are pictures" in text
+    assert not (tmp_path / "a.jsonl").exists()
 
 
 def test_an_argument_of_the_wrong_type(argus: Argus) -> None:

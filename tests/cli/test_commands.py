@@ -14,6 +14,7 @@ from typer.testing import Result
 from argus.cli.components import options_text
 from argus.cli.models import description
 from argus.cli.techniques import technique
+from argus.core.formats import read_samples
 from argus.core.registry import components
 from tests.runner.tiny import tiny_model
 
@@ -88,6 +89,22 @@ def test_world_export_writes_what_data_check_reads(argus: Argus, tmp_path: Path)
     assert found["roles"] == {"user": 6, "assistant": 6}
 
 
+@pytest.mark.parametrize("ending", ["jsonl", "json", "tsv", "parquet"])
+def test_world_exports_in_every_format(argus: Argus, tmp_path: Path, ending: str) -> None:
+    """A table has one question a row, the others one conversation a picture."""
+    out = tmp_path / f"objects.{ending}"
+    result = argus("world", "export", "objects", "--count", 12, "--questions", 4, "--size", 32, "--out", out)
+    assert result.exit_code == 0, result.output
+    found = json.loads(argus("data", "check", out, "--json").output)
+    many = 48 if ending == "tsv" else 12
+    assert (found["good"], found["bad"], found["pictures"]) == (many, 0, many)
+    if ending == "tsv":
+        samples = list(read_samples(out))
+        assert {s.metadata["category"] for s in samples} > {"colour", "count"}
+        assert any(s.target in s.options for s in samples)
+        assert not any(s.options and s.target not in s.options for s in samples)
+
+
 def test_world_takes_options_of_the_domain(argus: Argus, tmp_path: Path) -> None:
     out = tmp_path / "one.jsonl"
     command = (
@@ -125,6 +142,8 @@ def test_papers_are_listed_with_their_state(argus: Argus) -> None:
     every = json.loads(argus("papers", "list", "--json").output)
     assert len(every) > 100
     assert {p["status"] for p in every} <= {"planned", "built", "measured"}
+    assert json.loads(argus("papers", "--json").output) == every
+    assert argus("papers").output == argus("papers", "list").output
     built = argus("papers", "list", "--status", "planned").output.splitlines()
     assert len(built) == sum(p["status"] == "planned" for p in every)
     shown = argus("papers", "show", "fastervlm").output

@@ -41,6 +41,9 @@ def test_every_problem_is_named_with_line_field_and_reason(argus: Argus, tmp_pat
     assert letter == f"{path}:3, field 'answer': answer 'X' is none of A, B, C, D"
     assert missing.startswith(f"{path}:4, field 'data_id', {pictures / '3.png'}: there is no such picture")
     assert twice == f"{path}:6, field 'question_id': '4' stands at {path}:5 too"
+    stopped = argus("data", "check", "seed-bench", path, "--strict")
+    assert stopped.exit_code == 2
+    assert stopped.output.startswith(f"error: {torn}")
 
 
 def test_options_choose_what_is_checked(argus: Argus, tmp_path: Path) -> None:

@@ -73,6 +73,19 @@ def test_questions_round_trip_as_tsv(tmp_path: Path, samples: list[Sample]) -> N
         same(before, after)
 
 
+def test_pictures_of_two_datasets_in_one_folder_do_not_mix(tmp_path: Path) -> None:
+    def shown(id_: str, colour: str) -> Sample:
+        return Sample(id_, [Message("user", [ImagePart(Image.new("RGB", (2, 2), colour)), TextPart("q")])])
+
+    write_samples([shown("a", "red"), shown("b/c", "lime"), shown("b c", "blue")], tmp_path / "one.jsonl")
+    write_samples([shown("a", "white")], tmp_path / "two.jsonl")
+    write_samples([shown("a", "white")], tmp_path / "two.jsonl")
+    found = [load_image(i).getpixel((0, 0)) for s in read_samples(tmp_path / "one.jsonl") for i in s.images()]
+    assert found == [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
+    assert [load_image(i).getpixel((0, 0)) for s in read_samples(tmp_path / "two.jsonl") for i in s.images()] == [(255, 255, 255)]
+    assert len(list((tmp_path / "images").iterdir())) == 4
+
+
 def test_boxes_survive_json_lines_and_are_refused_by_tables(tmp_path: Path) -> None:
     sample = Sample("a", [Message("user", [TextPart("at"), BoxPart((0.1, 0.2, 0.3, 0.4), "cat")])])
     write_samples([sample], tmp_path / "a.jsonl")
@@ -154,6 +167,101 @@ def test_a_row_may_refer_to_the_picture_of_another(tmp_path: Path) -> None:
     assert first.images() == second.images()
     assert (first.target, second.target) == ("x", "y")
     assert "answer 'C' is none of A, B" in reading.errors[0].text()
+
+
+def test_answers_keep_their_letters_where_a_letter_between_is_empty(tmp_path: Path) -> None:
+    path = tmp_path / "d.tsv"
+    path.write_text("index\tquestion\tA\tB\tC\tD\tanswer\n1\tq\tred\t\tblue\tpink\tC\n2\tq\tred\t\tblue\tpink\tB\n")
+    reading = read_samples(path)
+    (sample,) = reading
+    assert (sample.target, sample.options) == ("blue", ["red", "blue", "pink"])
+    assert "answer 'B' is none of A, C, D" in reading.errors[0].text()
+
+
+def test_a_table_holds_rows_with_more_options_than_its_first(tmp_path: Path) -> None:
+    samples = [
+        Sample(str(n), [Message("user", [TextPart("q")])], "0", [str(i) for i in range(n)], {"category": "count"}) for n in (2, 7)
+    ]
+    write_samples(samples, tmp_path / "d.tsv")
+    assert [len(s.options) for s in read_samples(tmp_path / "d.tsv", strict=True)] == [2, 7]
+    wrong = Sample("x", [Message("user", [TextPart("q")])], "c", ["a", "b"])
+    with pytest.raises(DataError, match="sample 'x': the target 'c' is none of its options"):
+        write_samples([wrong], tmp_path / "wrong.tsv")
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"target": 3}, "field 'target': a target is a text, not int"),
+        ({"options": "red"}, "field 'options': options are a list of texts"),
+        ({"options": [1, 2]}, "field 'options': options are a list of texts"),
+        ({"images": 7}, "field 'images': a picture is a path or encoded bytes, not int"),
+    ],
+)
+def test_fields_of_the_wrong_type_are_set_aside(tmp_path: Path, fields: dict[str, object], message: str) -> None:
+    turns = {"messages": [{"role": "user", "content": "hi"}]}
+    rows = [{**turns, **fields}, {"conversations": [{"from": "human", "value": "hi"}], **fields}]
+    for row, name in zip(rows, ("messages", "llava"), strict=True):
+        path = tmp_path / f"{name}.jsonl"
+        path.write_text(json.dumps(row) + "\n" + json.dumps({k: v for k, v in row.items() if k not in fields}))
+        summary = check(path, name)
+        assert (summary.good, summary.bad) == (1, 1)
+        assert message.replace("images", "image") in summary.errors[0].replace("images", "image")
+
+
+def test_null_is_a_field_that_is_not_there(tmp_path: Path) -> None:
+    nothing = {"id": None, "target": None, "options": None, "images": None}
+    path = tmp_path / "d.jsonl"
+    lines = [{"messages": [{"role": "user", "content": "a"}], **nothing}, {"prompt": "b", "completion": None}]
+    path.write_text("\n".join(map(json.dumps, lines)))
+    assert [(s.id, s.target, s.options, s.images()) for s in read_samples(path, strict=True)] == [
+        ("d.jsonl:1", None, [], []),
+        ("d.jsonl:2", None, [], []),
+    ]
+    path.write_text(json.dumps({"conversations": [{"from": "human", "value": "a"}], "image": None}))
+    assert [s.images() for s in read_samples(path, strict=True)] == [[]]
+
+
+@pytest.mark.parametrize(
+    "part", [{"type": "box", "box": [0.1, 0.2, 0.3]}, {"type": "box", "box": "all"}, {"type": "point", "point": [0.1, "right"]}]
+)
+def test_a_box_or_point_without_its_numbers_is_set_aside(tmp_path: Path, part: dict[str, object]) -> None:
+    path = tmp_path / "d.jsonl"
+    path.write_text(json.dumps({"messages": [{"role": "user", "content": [part]}]}))
+    reading = read_samples(path)
+    assert list(reading) == []
+    assert f"d.jsonl:1, field 'messages.0': field '{part['type']}' must be" in reading.errors[0].text()
+
+
+def test_bytes_that_are_no_utf8_are_set_aside(tmp_path: Path) -> None:
+    rows = [{"id": name, "conversations": [{"from": "human", "value": f"größer {name}"}]} for name in "abc"]
+    text = json.dumps(rows, ensure_ascii=False, indent=0).encode()
+    (tmp_path / "d.json").write_bytes(text.replace("größer b".encode(), b"gr\xf6\xdfer b"))
+    reading = read_samples(tmp_path / "d.json")
+    assert [s.messages[0].text() for s in reading] == ["größer a", "größer c"]
+    assert "not UTF-8 text" in reading.errors[0].text()
+    (tmp_path / "d.tsv").write_bytes(b"index\tquestion\n1\tgr\xf6\xdfer\n")
+    reading = read_samples(tmp_path / "d.tsv")
+    assert list(reading) == []
+    assert "not UTF-8 text" in reading.errors[0].text()
+
+
+def test_datasets_reads_what_is_written_and_the_other_way_round(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    picture = Image.new("RGB", (2, 2), "red")
+    sample = Sample("a", [Message("user", [ImagePart(picture), TextPart("q")]), Message("assistant", [TextPart("red")])])
+    write_samples([sample], tmp_path / "ours.parquet")
+    (row,) = datasets.Dataset.from_parquet(str(tmp_path / "ours.parquet"), cache_dir=str(tmp_path / "cache"))
+    assert row["id"] == "a"
+    assert [m["role"] for m in json.loads(row["messages"])] == ["user", "assistant"]
+    assert load_image(row["images"][0]["bytes"]).getpixel((0, 0)) == (255, 0, 0)
+    turns = [{"role": "user", "content": "<image>q"}, {"role": "assistant", "content": "red"}]
+    theirs = datasets.Dataset.from_list([{"messages": turns, "images": [picture]}])
+    theirs = theirs.cast_column("images", datasets.List(datasets.Image()))
+    theirs.to_parquet(str(tmp_path / "theirs.parquet"))
+    (again,) = read_samples(tmp_path / "theirs.parquet", strict=True)
+    assert [m.text() for m in again.messages] == ["q", "red"]
+    assert load_image(again.images()[0]).getpixel((0, 0)) == (255, 0, 0)
 
 
 @pytest.mark.parametrize(("content", "message"), [("", "empty"), ("hello\n", "nothing says what format")])

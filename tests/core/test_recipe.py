@@ -90,6 +90,32 @@ def test_quick_shrinks_samples_and_steps(tmp_path: Path) -> None:
     assert recipe.stages["tune"]["steps"] == 20
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "line", "message"),
+    [
+        ("  tune:\n    objective: sft\n    steps: 500\n", "  - tune\n", 4, "'stages': Input should be a valid dict"),
+        ("  - {scenario: world/objects, samples: 2000, metrics: [accuracy]}", "  world/objects", 14, "valid list"),
+        ("variants:", "variants: 3\nquick:", 8, "'variants': Input should be a valid dict"),
+    ],
+)
+@pytest.mark.parametrize("quick", [False, True])
+def test_wrong_types_are_errors_with_their_line(tmp_path: Path, old: str, new: str, line: int, message: str, quick: bool) -> None:
+    with pytest.raises(RecipeError, match=message) as caught:
+        load_recipe(written(tmp_path, GOOD.replace(old, new)), quick=quick)
+    assert caught.value.where == f"{tmp_path / 'r.yaml'}:{line}"
+
+
+def test_a_quick_run_leaves_what_is_no_number_to_the_check(tmp_path: Path) -> None:
+    text = GOOD.replace("samples: 2000", "samples: many").replace("steps: 500", "steps: few")
+    recipe = load_recipe(written(tmp_path, text), quick=True).recipe
+    assert (recipe.evaluate[0]["samples"], recipe.stages["tune"]["steps"]) == ("many", "few")
+
+
+def test_a_missing_base_names_the_line(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"r\.yaml:2: there is no recipe 'quickstrat'\. Did you mean 'quickstart'"):
+        load_recipe(written(tmp_path, "name: a\nextends: quickstrat\n"))
+
+
 def test_extends_merges_key_by_key(tmp_path: Path) -> None:
     written(tmp_path, GOOD, "base.yaml")
     path = written(tmp_path, "extends: base.yaml\nname: Another\nvariants:\n  half: {attach: {fastervlm: {keep: 0.25}}}\n")
@@ -110,6 +136,16 @@ def test_a_stage_may_live_in_a_file_of_its_own(tmp_path: Path) -> None:
     written(tmp_path, "objective: sft\nsteps: 7\n", "tune.yaml")
     text = GOOD.replace("  tune:\n    objective: sft\n    steps: 500\n", "  tune: tune.yaml\n")
     assert load_recipe(written(tmp_path, text)).recipe.stages["tune"] == {"objective": "sft", "steps": 7}
+
+
+def test_recipes_share_stages_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "recipes" / "stages").mkdir(parents=True)
+    written(tmp_path / "recipes" / "stages", "objective: sft\nsteps: 7\n", "short.yaml")
+    shared = GOOD.replace("  tune:\n    objective: sft\n    steps: 500\n", "  tune: short\n")
+    assert load_recipe(written(tmp_path, shared)).recipe.stages["tune"] == {"objective": "sft", "steps": 7}
+    with pytest.raises(RecipeError, match=r"r\.yaml:5: there is no stage 'shrot'\. Did you mean 'short'"):
+        load_recipe(written(tmp_path, shared.replace("tune: short", "tune: shrot")))
 
 
 def test_a_missing_recipe_gives_the_nearest(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import shlex
 import signal
 import subprocess
 import sys
@@ -119,6 +120,13 @@ def test_a_second_process_is_kept_out_and_a_dead_owner_is_not(tmp_path: Path) ->
     with run.lock():
         assert (run.folder / "lock").exists()
     assert not (run.folder / "lock").exists()
+
+
+def test_the_command_that_is_kept_can_be_typed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ["run", "a b.yaml", "claims=[full.accuracy >= 0]", "name=it's"]
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/argus", *words])
+    kept = Run.create(RECIPE, tmp_path).read_json("environment.json")["command"]
+    assert shlex.split(kept) == ["argus", *words]
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 import torch
 
@@ -53,6 +55,21 @@ def test_visual_tokens_and_times(cost):
     assert cost.visual_tokens == [VISUAL] * LAYERS
     assert 0 < cost.ttft_ms < 10_000
     assert cost.decode_tokens_per_s > 0
+
+
+def test_the_encoders_time_and_the_rest_are_told_apart(model, processor, questions):
+    """An encoder that waits 50 ms and a decoder that waits 200 ms."""
+    tower, layer = model.model.vision_tower, model.get_decoder().layers[0]
+    waits = [(next(tower.children()), 0.05), (layer, 0.2)]
+    handles = [part.register_forward_pre_hook(lambda *_, s=seconds: time.sleep(s)) for part, seconds in waits]
+    try:
+        found = build("metric", "ttft_ms").read(measure(LocalModel(model, processor), questions[0], decode=1))
+    finally:
+        for handle in handles:
+            handle.remove()
+    assert found["all"] == pytest.approx(found["vision"] + found["prefill"])
+    assert 50 <= found["vision"] < 200 <= found["prefill"]
+    assert not tower._forward_hooks  # nothing is left behind
 
 
 def test_tokens_dropped_on_the_way_are_not_paid_for(model, processor, questions, length):

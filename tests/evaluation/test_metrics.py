@@ -80,12 +80,24 @@ def test_iou_by_hand():
         ("(0.1, 0.1, 0.3, 0.19)", 0.0, "IoU 0.450"),
         ("[60, 60, 70, 70]", 0.0, "IoU 0.000"),
         ("top left", 0.0, "no box"),
+        ("[0.1, 0.1, 0.3]", 0.0, "no box"),
+        ("[0.050, 0.1, 0.3, 0.300]", 1.0, "IoU 0.800"),  # 0.050 is one number, not 050 behind a dot
+        ("[0.0, 0.0, 1.0, 1.0]", 0.0, "IoU 0.040"),
+        ("[0.1, 0.1, 1.1, 0.3]", 0.0, "no box"),
         ("[30, 10, 20, 20]", 0.0, "no box"),  # right of its own right edge
     ],
 )
 def test_boxes(answer, value, extracted):
     score = IoU(IoUOptions()).score(Sample("", [], "[10, 10, 29, 29]"), Answer(answer))
     assert (score.value, score.extracted) == (value, extracted)
+
+
+@given(st.integers(0, 60), st.integers(0, 60), st.integers(1, 19), st.integers(1, 39))
+def test_half_of_a_box_is_half_wherever_it_lies(x, y, width, height):
+    whole, half = ((x, y, x + times * width - 1, y + height - 1) for times in (2, 1))
+    sample = Sample("", [], f"[{', '.join(map(str, whole))}]")
+    assert IoU(IoUOptions()).score(sample, Answer(f"[{', '.join(map(str, half))}]")).value == 1
+    assert iou(read_box(str(list(whole))), read_box(str(list(half)))) == 0.5  # and no more, where more is asked
 
 
 @given(st.lists(st.integers(0, 99), min_size=4, max_size=4))

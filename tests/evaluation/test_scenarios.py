@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
@@ -67,3 +69,24 @@ def test_the_world_has_no_end():
     scenario = build_scenario(EvaluationOptions(scenario="world/objects", samples=None))
     with pytest.raises(RecipeError, match="no end"):
         next(scenario.groups(None, 0))
+
+
+def test_records_of_a_file_that_nobody_could_answer_are_counted(tmp_path):
+    """Two with one id would share an answer; a target that is no option is wrong whatever is chosen."""
+    path = tmp_path / "data.jsonl"
+    turns = {"messages": [{"role": "user", "content": "How many?"}], "options": ["one", "two"]}
+    rows = [
+        {**turns, "id": "a", "target": "two"},
+        {**turns, "id": "a", "target": "one"},
+        {**turns, "id": "b", "target": "three"},
+        {**turns, "id": "c", "target": "Two."},
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"id": "torn')
+    scenario = build_scenario(EvaluationOptions(scenario={"file": {"path": str(path)}}))
+    groups = list(scenario.groups(None, 0))
+    assert [s.id for g in groups for s in g.samples] == ["a", "c"]
+    errors = {place.removeprefix(str(path)): reason for g in groups for place, reason in g.errors.items()}
+    assert errors[":2"] == f"id 'a' stands at {path}:1 too"
+    assert errors[":3"] == "target 'three' is none of its options"
+    assert len(errors) == 3
+    assert [s.id for g in scenario.groups(1, 1) for s in g.samples] == ["c"]

@@ -5,7 +5,7 @@ import torch
 from transformers import AutoConfig
 
 from argus.core.errors import UnsupportedError
-from argus.model.encoders.base import Encoder, build_tower
+from argus.model.encoders.base import Encoder, build_tower, nested_config
 from argus.model.encoders.transformers_tower import PREFIX, TransformersTower, pixel_statistics
 from argus.model.encoders.vit import ViT, ViTConfig
 from tests.model.tiny import SMALL, TOWERS
@@ -77,6 +77,23 @@ def test_a_patch_is_at_its_place() -> None:
 def test_unknown_families_are_refused_with_the_nearest_name() -> None:
     with pytest.raises(UnsupportedError, match=r"'dinov3_vit' are not known\. Did you mean 'dinov2"):
         TransformersTower(AutoConfig.for_model("dinov3_vit", intermediate_size=48, **SMALL))
+
+
+@pytest.mark.parametrize("kind", ["argus_vit", "argus_vitamin", "clip_vision_model"])
+def test_layers_that_a_tower_has_not_are_refused(kind: str) -> None:
+    """None is taken in their place."""
+    sizes = {"model_type": kind, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2, "image_size": 32}
+    for layer in (-4, 3):
+        build_tower(nested_config({**sizes, "feature_layer": layer}, kind))
+    for layer in (-5, 4):
+        with pytest.raises(UnsupportedError, match=rf"no hidden state {layer} in a tower of 3 blocks\. 0 are the embeddings"):
+            build_tower(nested_config({**sizes, "feature_layer": layer}, kind))
+
+
+@pytest.mark.parametrize("kind", ["argus_vit", "argus_vitamin"])
+def test_heads_that_do_not_divide_the_width_are_refused(kind: str) -> None:
+    with pytest.raises(UnsupportedError, match="width 32 do not divide into 3 attention heads"):
+        build_tower(nested_config({"model_type": kind, "hidden_size": 32, "num_attention_heads": 3, "image_size": 32}, kind))
 
 
 def test_pixels_are_normalised_as_the_family_was_trained() -> None:

@@ -134,7 +134,7 @@ def test_ctrl_c_says_how_to_go_on(recipe: Write, tmp_path: Path) -> None:
     assert result.returncode == 130
     (folder,) = (tmp_path / "runs" / "tiny").iterdir()
     assert f"everything done so far is kept in {folder}" in result.stderr
-    assert re.search(r"To go on: argus run \S+tiny\.yaml", result.stderr)
+    assert re.search(rf"To go on: argus run \S+tiny\.yaml --root {tmp_path / 'runs'}$", result.stderr, re.MULTILINE)
     assert "Traceback" not in result.stderr
     assert records(folder) == 20
     assert not (folder / "lock").exists()

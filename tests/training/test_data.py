@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from argus.core.errors import DataError, RecipeError
@@ -20,6 +22,17 @@ def test_a_scene_without_a_question_is_replaced_by_another_one() -> None:
     assert len({d.id for d in drawings}) == 60
     again = StageData(DataOptions.model_validate(options), 60)
     assert [again[i][0].id for i in range(60)] == [d.id for d in drawings]
+
+
+def test_records_of_a_file_that_cannot_be_read_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "d.jsonl"
+    path.write_text('{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}\n{"mess')
+    assert len(StageData(DataOptions.model_validate({"files": [str(path)]}), 4).files) == 1
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "d.jsonl: 1 records set aside, the first:" in printed
+    path.write_text('{"mess')
+    with pytest.raises(DataError, match=r"no readable sample .*d\.jsonl:1: not valid JSON"):
+        StageData(DataOptions.model_validate({"files": [str(path)]}), 4)
 
 
 def test_scenes_that_never_have_a_question_are_an_error() -> None:

@@ -1,6 +1,7 @@
 """A stage trains, resumes after kill -9 with the same weights, and gives one loss curve on one process and on two."""
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -73,7 +74,7 @@ def test_clip_loss_is_the_symmetric_cross_entropy_and_equal_texts_are_positives(
     by_hand = -(scores.log_softmax(1).diagonal().mean() + scores.log_softmax(0).diagonal().mean()) / 2
     torch.testing.assert_close(loss, by_hand)
     assert set(parts) == {"clip", "retrieval"}
-    batch["same"] = torch.ones(4, 4, dtype=torch.bool)  # all texts equal: every pair is a positive
+    batch["text"] = torch.zeros(4, dtype=torch.long)  # all texts equal: every pair is a positive
     loss, _ = objective.loss(model, batch)
     torch.testing.assert_close(loss, -(scores.log_softmax(1).mean() + scores.T.log_softmax(1).mean()) / 2 * 1.0)
 
@@ -257,6 +258,37 @@ def test_accumulation_gives_the_same_weights() -> None:
             )
         weights.append(model.lm_head.weight.detach().clone())
     torch.testing.assert_close(weights[0], weights[1], rtol=1e-2, atol=2e-4)
+
+
+def test_a_checkpoint_that_was_cut_off_is_passed_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What a process leaves that is killed while it writes: files without the trainer's state, or half of that."""
+    model, processor = tiny()
+    train_stage(model, processor, options(), tmp_path)
+    (tmp_path / "result.json").unlink()
+    state = tmp_path / "checkpoints" / "checkpoint-6" / "trainer_state.json"
+    state.write_text(state.read_text()[:40])
+    half = tmp_path / "checkpoints" / "checkpoint-8"
+    half.mkdir()
+    (half / "model.safetensors").write_bytes(b"torn")
+    again, _ = tiny()
+    train_stage(again, processor, options(), tmp_path)
+    assert "checkpoint-4" in capsys.readouterr().out
+    for name, tensor in model.state_dict().items():
+        torch.testing.assert_close(again.state_dict()[name], tensor, rtol=1e-5, atol=1e-6)
+
+
+def test_half_precision_checkpointing_schedule_and_events(tmp_path: Path) -> None:
+    plain, processor = tiny()
+    expected = train_stage(plain, processor, options(log_every=1), tmp_path / "plain")
+    model, _ = tiny()
+    half = options(log_every=1, precision="bf16", checkpointing=True, warmup=1 / 3)
+    result = train_stage(model, processor, half, tmp_path / "half")
+    assert [e["loss"] for e in result.log][:2] == pytest.approx([e["loss"] for e in expected.log][:2], rel=0.02)
+    assert all(p.dtype == torch.float32 for p in model.parameters())
+    rates = [entry["learning_rate"] for entry in result.log]
+    # Two steps up to 0.003, then half a cosine over the four steps that are left.
+    assert rates == pytest.approx([0, 0.0015, *(0.0015 * (1 + math.cos(math.pi * k / 4)) for k in range(4))], abs=1e-9)
+    assert list((tmp_path / "half").rglob("events.out.tfevents*"))
 
 
 @pytest.mark.slow

@@ -39,12 +39,21 @@ class Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except ArgusError as error:
-            typer.secho("error: ", fg=typer.colors.RED, bold=True, err=True, nl=False)
-            typer.echo(error.text(), err=True)
-            raise typer.Exit(FAILED) from None
+            raise _failed(error.text()) from None
+        except OSError as error:
+            if error.filename is None or error.strerror is None:  # nothing that a user named
+                raise
+            raise _failed(f"{error.filename}: {error.strerror}") from None
         except KeyboardInterrupt as interrupt:
             typer.echo(str(interrupt) or "interrupted", err=True)
             raise typer.Exit(INTERRUPTED) from None
+
+
+def _failed(text: str) -> typer.Exit:
+    """Says what went wrong."""
+    typer.secho("error: ", fg=typer.colors.RED, bold=True, err=True, nl=False)
+    typer.echo(text, err=True)
+    return typer.Exit(FAILED)
 
 
 app = typer.Typer(

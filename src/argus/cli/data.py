@@ -35,6 +35,7 @@ def about() -> None:
     epilog=examples(
         "argus data check train.jsonl",
         "argus data check train.json --format llava --json",
+        "argus data check train.jsonl --strict",
         "argus data check seed-bench ~/data/SEED-Bench",
     )
 )
@@ -43,20 +44,25 @@ def check(
     download: Annotated[Path | None, typer.Argument(metavar="", help="the benchmark's folder or item file")] = None,
     format: Annotated[str | None, typer.Option(help=FORMAT)] = None,
     options: Annotated[list[str] | None, typer.Option("--set", help="a benchmark's option, key=value")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="stop at the first bad record instead of counting them")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> None:
     """Read a whole dataset, or a benchmark's download, and say what is in it.
 
-    Pictures are read too. Each bad record is listed with file, line and reason.
+    Pictures are read too. Each bad record is set aside, counted, and listed with file, line and reason.
     Exits with 1 when records are bad.
     """
+    from argus.core.errors import DataError
+
     if download is not None:
         found: Any = _downloaded(what, download, options or [])
+        if strict and found.errors:
+            raise DataError(found.errors[0])
         bad, lines = found.bad, benchmark_text(what, found)
     else:
         from argus.core.formats import check as check_file
 
-        found = check_file(what, format)
+        found = check_file(what, format, strict=strict)
         bad, lines = found.bad, file_text(what, found)
     typer.echo(json.dumps(asdict(found), indent=1, ensure_ascii=False) if as_json else "\n".join(lines))
     if bad:

@@ -113,7 +113,7 @@ def look(
         shown.append(_searched(loaded, processor, _question(picture, question, cues or known), search, scale))
         typer.echo(shown[-1][0])
     out.parent.mkdir(parents=True, exist_ok=True)
-    strip(shown).save(out)
+    strip(shown).save(out, "PNG")
     typer.echo(out)
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from argus.core.papers import Paper
 
 MARKS = {True: "✓", False: "✗", None: "?"}
-group = typer.Typer(name="papers", no_args_is_help=True, rich_markup_mode=None)
+group = typer.Typer(name="papers", invoke_without_command=True, no_args_is_help=False, rich_markup_mode=None)
 
 
 def register(app: typer.Typer) -> None:
@@ -23,9 +23,13 @@ def register(app: typer.Typer) -> None:
     app.add_typer(group)
 
 
-@group.callback()
-def about() -> None:
+@group.callback(epilog=examples("argus papers", "argus papers --json", "argus papers show fastervlm"))
+def overview(
+    context: typer.Context, as_json: Annotated[bool, typer.Option("--json", help="print the list as JSON")] = False
+) -> None:
     """List and show papers; record measurements."""
+    if context.invoked_subcommand is None:
+        list_(as_json=as_json)
 
 
 @group.command("list", epilog=examples("argus papers list", "argus papers list --status measured", "argus papers list --json"))

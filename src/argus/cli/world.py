@@ -10,7 +10,7 @@ import typer
 from argus.cli.examples import examples
 
 if TYPE_CHECKING:
-    from argus.world.domain import Domain
+    from argus.world.domain import Domain, Drawing
 
 Split = Annotated[Literal["train", "validation", "test"], typer.Option(help="whose scenes are drawn")]
 Name = Annotated[str, typer.Argument(metavar="DOMAIN", help="a domain, as `argus components list domain` names it")]
@@ -60,6 +60,7 @@ def show(
     epilog=examples(
         "argus world export objects --count 1000 --out objects.jsonl",
         "argus world export charts --out charts.json --format llava",
+        "argus world export tables --split test --out tables.tsv",
     )
 )
 def export(
@@ -73,14 +74,21 @@ def export(
     split: Split = "train",
     start: Start = 0,
 ) -> None:
-    """Write pictures with their questions and answers as a dataset that other tools read."""
-    from argus.core.formats import write_samples
-    from argus.core.progress import track
-    from argus.world.data import conversation
+    """Write pictures with their questions and answers as a dataset that other tools read.
 
-    built = _domain(domain, options)
-    drawn = track((built.draw(split, start + i, size, questions) for i in range(count)), "drawing", total=count)
-    written = write_samples((conversation(drawing) for drawing in drawn), out, format)
+    One conversation per picture; in a table (tsv) one question a row, with its options and its family as the category.
+    """
+    from argus.core.formats import write_samples, written_as
+    from argus.core.progress import track
+    from argus.world.data import conversation, table_rows
+
+    built, name = _domain(domain, options), written_as(out, format)
+    drawn = track((_told(built.draw(split, start + i, size, questions)) for i in range(count)), "drawing", total=count)
+    if name == "tsv":  # a row is one question
+        samples = (row for drawing in drawn for row in table_rows(drawing))
+    else:
+        samples = (conversation(drawing) for drawing in drawn)
+    written = write_samples(samples, out, name)
     typer.echo(f"{out}: {written} samples")
 
 
@@ -105,6 +113,19 @@ def audit(
     ]
     if skewed:
         raise ArgusError(f"the most frequent answer is {LIMIT} times chance or more in: {', '.join(skewed)}", where=domain)
+
+
+def _told(drawing: Drawing) -> Drawing:
+    """The drawing, if what it asks can be written down.
+
+    Raises:
+        DataError: it asks to choose between pictures, for which datasets have no place.
+    """
+    from argus.core.errors import DataError
+
+    if any(drawing.drawn):
+        raise DataError("its options are pictures, and datasets hold options in words", where=drawing.id)
+    return drawing
 
 
 def _domain(name: str, options: list[str] | None) -> Domain:

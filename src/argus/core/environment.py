@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shlex
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
@@ -31,7 +32,7 @@ def environment() -> dict[str, Any]:
 def command() -> str:
     """The command line of this process as a person would type it."""
     name = Path(sys.argv[0]).name
-    return " ".join(["argus" if name in ("argus", "__main__.py", "-c") else name, *sys.argv[1:]])
+    return shlex.join(["argus" if name in ("argus", "__main__.py", "-c") else name, *sys.argv[1:]])
 
 
 def commit() -> str | None:

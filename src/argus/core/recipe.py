@@ -189,15 +189,17 @@ def load_recipe(name: str | Path, overrides: Sequence[str] = (), *, quick: bool 
     data, lines = _extended(file, ())
     if not isinstance(data, dict):
         raise RecipeError("a recipe is a mapping of keys to values", where=str(file))
-    for stage, spec in dict(data.get("stages") or {}).items():
+    stages: Any = data.get("stages")
+    for stage, spec in list(stages.items()) if isinstance(stages, dict) else ():
         if isinstance(spec, str):
-            data["stages"][stage] = _stage(file, stage, spec, lines)
+            stages[stage] = _stage(file, stage, spec, lines)
     for change in overrides:
         _override(data, change)
-    if quick:
-        data = _merge(_shrunk(data), data.get("quick") or {})
     source = Source(Recipe.model_construct(), file, lines)
     source.recipe = source.check(Recipe, data, ())  # type: ignore[assignment]
+    if quick:
+        data = _merge(_shrunk(data), data.get("quick") or {})
+        source.recipe = source.check(Recipe, data, ())  # type: ignore[assignment]
     _check_names(source)
     return source
 
@@ -216,7 +218,10 @@ def _extended(file: Path, chain: tuple[Path, ...]) -> tuple[Any, dict[Path_, tup
         return data, lines
     base_name = str(data.pop("extends"))
     beside = file.parent / base_name
-    base_file = beside if beside.is_file() else find_recipe(base_name)
+    try:
+        base_file = beside if beside.is_file() else find_recipe(base_name)
+    except RecipeError as error:
+        raise RecipeError(error.text(), where=f"{file}:{own[('extends',)]}") from None
     base, base_lines = _extended(base_file, (*chain, file.resolve()))
     return _merge(base, data), {**base_lines, **lines}
 
@@ -308,12 +313,11 @@ def _override(data: dict[str, Any], change: str) -> None:
 def _shrunk(data: dict[str, Any]) -> dict[str, Any]:
     """At most `QUICK_SAMPLES` questions per evaluation and `QUICK_STEPS` steps per stage."""
     small = dict(data)
-    small["evaluate"] = [
-        {**e, "samples": min(e.get("samples") or QUICK_SAMPLES, QUICK_SAMPLES)} if isinstance(e, dict) else e
-        for e in data.get("evaluate") or []
-    ]
-    small["stages"] = {
-        n: {**s, "steps": min(s.get("steps", QUICK_STEPS), QUICK_STEPS)} if isinstance(s, dict) else s
-        for n, s in (data.get("stages") or {}).items()
-    }
+    small["evaluate"] = [{**e, "samples": _at_most(e.get("samples"), QUICK_SAMPLES)} for e in data.get("evaluate") or []]
+    small["stages"] = {n: {**s, "steps": _at_most(s.get("steps"), QUICK_STEPS)} for n, s in (data.get("stages") or {}).items()}
     return small
+
+
+def _at_most(given: Any, limit: int) -> Any:
+    """A number that is no greater than the limit; what is no number is left for the check."""
+    return limit if given is None else min(given, limit) if isinstance(given, int) else given

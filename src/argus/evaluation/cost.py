@@ -40,6 +40,7 @@ class Cost:
     Args:
         flops: FLOPs of prefill in `decoder` (the language model's layers), `vision` (the encoder) and `rest`.
         ttft_ms: from prepared inputs on the device to the first token.
+        vision_ms: the share of it that the encoder takes.
         decode_tokens_per_s: over the tokens after the first.
         kv_bytes: key and value tensors of all layers after prefill, those of cross-attention included.
         answer_entries: entries that each layer's cache gets per generated token; less than 1 where a technique forgets some.
@@ -49,6 +50,7 @@ class Cost:
 
     flops: dict[str, float]
     ttft_ms: float
+    vision_ms: float
     decode_tokens_per_s: float
     kv_bytes: float
     answer_entries: list[float]
@@ -77,10 +79,11 @@ def measure(asked: LocalModel, question: Question, decode: int = 16, repeats: in
         del output, cache
         first = []
         for _ in range(repeats):
-            start = _now(model.device)
-            output = forward(**inputs)
-            token = output.logits[:, -1:].argmax(-1)
-            first.append(_now(model.device) - start)
+            with _VisionTime(model) as vision:
+                start = _now(model.device)
+                output = forward(**inputs)
+                token = output.logits[:, -1:].argmax(-1)
+                first.append((_now(model.device) - start, vision.seconds))
         before = _entries(output.past_key_values)
         ones = inputs["attention_mask"]
         start = _now(model.device)
@@ -98,7 +101,8 @@ def measure(asked: LocalModel, question: Question, decode: int = 16, repeats: in
         after = _entries(output.past_key_values)
     return Cost(
         flops=_parts(model, counter),
-        ttft_ms=1000 * min(first),
+        ttft_ms=1000 * min(first)[0],
+        vision_ms=1000 * min(first)[1],
         decode_tokens_per_s=decode / seconds,
         kv_bytes=float(kv_bytes),
         answer_entries=[(now - then) / decode for now, then in zip(after, before, strict=True)],
@@ -164,6 +168,29 @@ class _Lengths:
     def _read(self, index: int, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         # The prompt itself comes last, where a technique runs layers on parts of it before.
         self.seen[index] = (args[0] if args else kwargs["hidden_states"]).shape[1]
+
+
+class _VisionTime:
+    """Seconds between the starts and the ends of a model's vision parts."""
+
+    def __init__(self, model: Any) -> None:
+        self.device, self.seconds = model.device, 0.0
+        self.parts = [m for n, m in model.named_modules() if n.rpartition(".")[2] in VISION_NAMES and _outermost(n)]
+
+    def __enter__(self) -> _VisionTime:
+        starts = [part.register_forward_pre_hook(self._start) for part in self.parts]
+        self.handles = [*starts, *(part.register_forward_hook(self._end) for part in self.parts)]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for handle in self.handles:
+            handle.remove()
+
+    def _start(self, *_: object) -> None:
+        self.seconds -= _now(self.device)
+
+    def _end(self, *_: object) -> None:
+        self.seconds += _now(self.device)
 
 
 class _Memory:

@@ -95,6 +95,19 @@ class ArgusParts(ArgusPreTrainedModel):
                 f"view '{view}' reads visual tokens row by row, and those of connector '{name}' have no places in the picture.",
                 hint="Choose a view that reads tile by tile: square, internvl, nvlm, ferret_ui, tokenpacker_hd.",
             )
+        words = self.config.instruction_config
+        if connector.reads_instruction and words is not None:
+            longest, blocks = words.max_position_embeddings, words.num_hidden_layers
+            if connector.options.text_length > longest:
+                raise UnsupportedError(
+                    f"connector '{name}' reads {connector.options.text_length} tokens of the instruction, and the text tower "
+                    f"knows positions for {longest}.",
+                    hint=f"Give it text_length: {longest}.",
+                )
+            if not -blocks - 1 <= connector.options.text_layer <= blocks:
+                raise UnsupportedError(
+                    f"connector '{name}' reads layer {connector.options.text_layer} of the text tower, which has {blocks} blocks."
+                )
         if connector.levels and not depth:
             raise UnsupportedError(
                 f"connector '{name}' reads hidden states, and the encoder {type(self.vision_tower).__name__} gives none on the "

@@ -72,7 +72,9 @@ def _named_encoder(name: str, options: Any) -> tuple[nn.Module | None, Pretraine
     if all(tower is None for tower, _ in inner):
         return None, config
     if len(inner) == 1 and inner[0][1] is config:  # the stored model itself, read at another layer
-        return inner[0][0], config
+        tower: Any = build_tower(config)
+        tower.load_state_dict(inner[0][0].state_dict())  # type: ignore[union-attr]
+        return tower, config
     whole: Any = build_tower(config)
     for slot, (tower, _) in zip(whole.towers, inner, strict=True):
         if tower is not None:

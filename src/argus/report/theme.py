@@ -85,7 +85,7 @@ def style() -> Iterator[None]:
 def save_png(figure: Any, path: Path) -> Path:
     """The figure as a PNG in the light colours; call inside `style()`."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=160, metadata={"Software": None})
+    figure.savefig(path, format="png", dpi=160, metadata={"Software": None})
     return path
 
 

@@ -29,6 +29,7 @@ from argus.core.errors import ArgusError, DataError, UnsupportedError
 from argus.core.progress import console, track
 from argus.core.run import Run
 from argus.runner.plan import plan
+from argus.runner.run import interrupted
 from argus.runner.shards import answer, check, complete, unite
 
 RETRIES = 3  # how often a shard starts again after its worker was lost
@@ -67,9 +68,7 @@ def run_on_ray(
                     pass
                 unite(*complete([_folder(opened.folder, i) for i in range(shards)]), opened, command)
             except KeyboardInterrupt:
-                raise KeyboardInterrupt(
-                    f"interrupted; everything done so far is kept in {opened.folder}\nTo go on: {command}"
-                ) from None
+                raise interrupted(opened, command, root) from None
     return opened
 
 

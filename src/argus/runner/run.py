@@ -75,11 +75,15 @@ def run(
                     return opened
                 summary = carry_out(made, opened, command, quick)
             except KeyboardInterrupt:
-                raise KeyboardInterrupt(
-                    f"interrupted; everything done so far is kept in {opened.folder}\nTo go on: {command}"
-                ) from None
+                raise interrupted(opened, command, root) from None
             conclude(summary, opened)
     return opened
+
+
+def interrupted(opened: Run, command: str, root: Path) -> KeyboardInterrupt:
+    """What Ctrl-C says: where everything is, and how to go on there."""
+    place = "" if root == Path("runs") else f" --root {shlex.quote(str(root))}"
+    return KeyboardInterrupt(f"interrupted; everything done so far is kept in {opened.folder}\nTo go on: {command}{place}")
 
 
 def _folder(made: Plan, root: Path, fresh: bool) -> Path:

@@ -65,10 +65,15 @@ class StageData(Dataset[Item]):
 
 def _read(path: str) -> list[Sample]:
     from argus.core.formats import read_samples
+    from argus.core.progress import console
 
     if not Path(path).exists():
         raise RecipeError(f"training data '{path}' does not exist")
-    samples = list(read_samples(Path(path)))
+    reading = read_samples(Path(path))
+    samples = list(reading)
     if not samples:
-        raise DataError("no readable sample", where=path)
+        raise DataError("no readable sample", where=path, hint=reading.errors[0].text() if reading.errors else None)
+    if reading.set_aside:
+        first = reading.errors[0].text()
+        console().print(f"{path}: {reading.set_aside} records set aside, the first: {first}", highlight=False, markup=False)
     return samples

@@ -22,7 +22,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset, SequentialSampler
 from transformers import Trainer, TrainingArguments, set_seed
-from transformers.trainer_utils import get_last_checkpoint
 
 from argus.core.errors import RecipeError
 from argus.core.progress import console
@@ -36,7 +35,7 @@ from argus.training.objectives.base import Objective
 from argus.training.optimizers import optimizer
 from argus.training.options import StageOptions
 from argus.training.parts import set_trainable
-from argus.training.weights import load_weights, save_techniques, technique_file
+from argus.training.weights import last_checkpoint, load_weights, save_techniques, technique_file
 
 
 @dataclass(slots=True)
@@ -185,10 +184,10 @@ def train_stage(
             if type(handler).__name__ == name:
                 trainer.remove_callback(handler)
     checkpoints = folder / "checkpoints"
-    last = get_last_checkpoint(str(checkpoints)) if resume and checkpoints.is_dir() else None
+    last = last_checkpoint(checkpoints) if resume else None
     if last:
         console().print(f"resuming from {last}", highlight=False)
-    output = trainer.train(resume_from_checkpoint=last)
+    output = trainer.train(resume_from_checkpoint=str(last) if last else None)
     log = [entry for entry in trainer.state.log_history if "loss" in entry]
     seconds = sum(options.log_every * options.batch_size / e["samples_per_second"] for e in log if "samples_per_second" in e)
     result = TrainResult(

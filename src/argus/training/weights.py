@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -32,6 +33,20 @@ def load_weights(model: nn.Module, folder: Path) -> None:
             f"the saved weights do not fit the model: missing {missing[:4]}, unexpected {unexpected[:4]}",
             where=str(folder),
         )
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint in `folder` that is whole: with a trainer's state, which is written last."""
+    whole = [path for path in folder.glob("checkpoint-*") if _is_json(path / "trainer_state.json")]
+    return max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+
+
+def _is_json(file: Path) -> bool:
+    try:
+        json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def technique_file(folder: Path, name: str) -> Path:

@@ -60,6 +60,15 @@ def conversation(drawing: Drawing) -> Sample:
     return Sample(drawing.id, messages, metadata={"picture": drawing.id, "domain": drawing.id.split("/")[0], **known})
 
 
+def table_rows(drawing: Drawing) -> Iterator[Sample]:
+    """Each question of a drawing by itself, with what a table has columns for."""
+    pictures = [Image.fromarray(pixels) for pixels in drawing.shown]
+    for number, question in enumerate(drawing.questions):
+        turn = Message("user", asked(question, pictures))
+        known = {"category": question.family}
+        yield Sample(f"{drawing.id}/{number}", [turn], question.answer, list(question.options), known)
+
+
 def asked(question: Question, pictures: Sequence[Image.Image]) -> list[Part]:
     """A question behind its pictures, or with each where its marker stands."""
     if MARKER in question.text:

@@ -57,7 +57,7 @@ def contact_sheet(
                 draw.text((x, y + size + 8 + 16 * line), text, font=face, fill=colour)  # type: ignore[arg-type]
         y += heights[number]
     out.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(out)
+    sheet.save(out, "PNG")
     return out
 
 

@@ -313,6 +313,10 @@ def test_bf16_and_reduction_behind_it() -> None:
 def test_refusals() -> None:
     with pytest.raises(UnsupportedError, match="needs the text tower"):
         build("connector", "emma", vision_width=8, text_width=6, grid=(2, 3), instruction_width=None)
+    with pytest.raises(UnsupportedError, match="reads 77 tokens of the instruction, and the text tower knows positions for 12"):
+        emma(text_length=77)
+    with pytest.raises(UnsupportedError, match="reads layer 3 of the text tower, which has 2 blocks"):
+        emma(text_layer=3)
     model, processor = emma()
     batch = inputs(processor, "red")
     with pytest.raises(ModelError, match="depend on the instruction"):

@@ -174,6 +174,18 @@ def test_weights_of_layers_are_saved_by_name_and_can_be_read(tmp_path: Path) -> 
     assert fresh.layer_weights() == [{1: 0.5, 2: 0.5}]
 
 
+def test_weights_of_layers_stay_in_single_precision(tmp_path: Path) -> None:
+    tower = comm("clip", "dinov2")
+    tower.save_pretrained(tmp_path)
+    half = Comm.from_pretrained(tmp_path, dtype=torch.bfloat16).eval()
+    assert half.layer_weights() == tower.layer_weights()
+    assert half.merges[0].maps["layer_1"].weight.dtype == torch.bfloat16
+    pixels = torch.randn(1, 3, 32, 32)
+    found = half(pixels.bfloat16()).tokens
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.float(), tower(pixels).tokens, rtol=0.1, atol=0.1)
+
+
 @torch.no_grad()
 def test_stored_towers_of_any_kind_by_recipe(tmp_path: Path) -> None:
     """A stored DINOv2 and a new two-scale ViT in one composed model."""

@@ -53,6 +53,19 @@ def test_published_size_and_shape() -> None:
 
 
 @torch.no_grad()
+def test_new_weights_without_branches() -> None:
+    """What is only timed is timed in the form in which models are used."""
+    options = {**FIVE, "fused": True}
+    tower = FastViTHD(build("encoder", "fastvit_hd", options).config()).eval()
+    folded = FastViTHD(FastViTHDConfig(**FIVE)).eval()
+    folded.reparameterise()
+    assert tower.state_dict().keys() == folded.state_dict().keys()
+    folded.load_state_dict(tower.state_dict())
+    pixels = torch.rand(1, 3, 128, 128)
+    assert torch.equal(tower(pixels).tokens, folded(pixels).tokens)
+
+
+@torch.no_grad()
 def test_strides_and_maps_of_a_tiny_one() -> None:
     tower = FastViTHD(FastViTHDConfig(**FIVE)).eval()
     found = tower(torch.randn(2, 3, 128, 192), pooled=True)

@@ -112,6 +112,17 @@ def test_saving_and_loading_is_bit_equal(tower: Any, tmp_path: Path) -> None:
     assert torch.equal(again(pixels, pooled=True).pooled, tower(pixels, pooled=True).pooled)
 
 
+@torch.no_grad()
+def test_a_frozen_tower_is_the_same_in_training(tower: Any) -> None:
+    """No batch moves its norms and no block is skipped; a tower that learns is in training mode throughout."""
+    pixels, before = picture(tower), {name: value.clone() for name, value in tower.state_dict().items()}
+    expected = tower(pixels).tokens
+    tower.requires_grad_(False).train()
+    assert torch.equal(tower(pixels).tokens, expected)
+    assert all(torch.equal(value, before[name]) for name, value in tower.state_dict().items())
+    assert all(module.training for module in tower.requires_grad_(True).train().modules())
+
+
 def test_it_learns(tower: Any) -> None:
     """Colours of a two-by-two chessboard, read from the pooled state and from the tokens, in a few steps."""
     torch.manual_seed(0)

@@ -17,9 +17,10 @@ from argus.model.composed import ArgusForConditionalGeneration
 from argus.model.config import ArgusConfig
 from argus.model.encoders.base import Encoder, build_tower
 from argus.model.encoders.s2 import S2, S2Config, merge, split
+from argus.model.encoders.vit import ViTConfig
 from argus.model.load import load
 from tests.model.test_load import language
-from tests.model.tiny import LANGUAGE, TOWERS
+from tests.model.tiny import LANGUAGE, SMALL, TOWERS
 
 
 def s2(tower: str = "vit", **options: Any) -> S2:
@@ -159,6 +160,17 @@ def test_pictures_of_any_shape() -> None:
         s2("clip", scales=[1, 2])(torch.randn(1, 3, 64, 72))
 
 
+@torch.no_grad()
+def test_padding_leaves_no_patch_where_the_picture_ends_with_one() -> None:
+    """232 px are 29 patches of 8 in three crops of 12; 232 / 288 * 36 is a little more than 29 in floating point."""
+    wrapped = S2(S2Config(ViTConfig(**{**SMALL, "image_size": 96}).to_dict(), scales=[1], split="pad")).eval()
+    pixels = torch.randn(1, 3, 96, 232)
+    found = wrapped(pixels)
+    assert found.grid == (12, 29)
+    last = wrapped.towers[0](F.pad(pixels[..., 192:], (0, 56))).tokens.view(12, 12, -1)
+    torch.testing.assert_close(found.tokens.view(12, 29, -1)[:, 24:], last[:, :5], rtol=0, atol=1e-5)
+
+
 def test_scales_that_do_not_fit_are_refused_with_the_way_out() -> None:
     with pytest.raises(UnsupportedError, match=r"scale 1.3 cuts 42 px into 2 crops of 21 px.*multiples of 8 px\. Use split"):
         s2(scales=[1, 1.3])
@@ -170,6 +182,9 @@ def test_scales_that_do_not_fit_are_refused_with_the_way_out() -> None:
         s2(scales=[1, 2], image_size=33)
     with pytest.raises(RecipeError, match="option 'encoder' is required"):
         build("encoder", "s2", {})
+    for options, reason in (({"scales": [0, 1]}, "must be positive, not 0"), ({"output_scale": 2}, "no scale 2 among 2")):
+        with pytest.raises(RecipeError, match=reason):
+            build("encoder", "s2", {"encoder": {"vit": {}}, **options})
 
 
 @torch.no_grad()

@@ -14,6 +14,7 @@ from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2Im
 from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
 from transformers.models.llava_next.modeling_llava_next import LlavaNextModel
 
+from argus.core.errors import RecipeError
 from argus.core.registry import build, components
 from argus.model.image_processor import normalise
 from argus.model.views.base import DIVIDER, NEWLINE, TASK, Text, places
@@ -163,6 +164,9 @@ def test_ferret_ui_grids() -> None:
     assert view.cut(2532, 1170, 336).grid == (2, 1)
     assert view.cut(1000, 1000, 336).grid == (1, 2)
     assert len(places(view.layout(1170, 2532, 336, (24, 24)))) == 1728
+    # Halves side by side are read row by row of the screen: 4 5 | 8 9 stand beside each other.
+    assert places(view.layout(100, 50, 32, (2, 2))).tolist() == [0, 1, 2, 3, 4, 5, 8, 9, 6, 7, 10, 11]
+    assert places(view.layout(50, 100, 32, (2, 2))).tolist() == list(range(12))
     release = build("view", "ferret_ui", {"grids": "release"})
     assert release.cut(1170, 2532, 336).grid == (1, 3)
     for size in [(1440, 2560), (1080, 1920), (750, 1334), (1000, 1000)]:
@@ -199,6 +203,8 @@ def test_whole_tiles_of_each_view() -> None:
         assert [t.role for t in found].count("whole") == 1
         assert found[place].role == "whole"
     assert [t.role for t in build("view", "internvl")(Image.new("RGB", (20, 20)), 32).tiles] == ["part"]
+    wide = places(build("view", "internvl").layout(64, 32, 32, (2, 2)))  # two tiles, one behind the other, and the whole
+    assert wide.tolist() == list(range(12))
 
 
 def test_blue_lm_is_a_setting_of_anyres() -> None:
@@ -206,6 +212,12 @@ def test_blue_lm_is_a_setting_of_anyres() -> None:
     assert view.cut(394, 390, 384).grid == (1, 1)
     assert len(places(view.layout(800, 600, 384, (14, 14)))) == (4 + 1) * 196
     assert build("view", "anyres", {"max_tiles": 9, "rule": "relaxed", "whole_of_one": False}).count(380, 76, 384) == 1
+
+
+def test_grids_of_no_tiles_are_refused() -> None:
+    for grids in ([[0, 1]], [[2, -1]], []):
+        with pytest.raises(RecipeError, match="grids"):
+            build("view", "anyres", {"grids": grids})
 
 
 def test_a_reducing_gap_changes_large_pictures_a_little_and_small_ones_not() -> None:

@@ -108,10 +108,7 @@ def write_samples(samples: Iterable[Sample], path: str | Path, format: str | Non
         ArgusError: the disk is full, or the format cannot hold a sample.
     """
     path = Path(path)
-    name = _known(format) if format else next((n for n, (_, ends) in FORMATS.items() if path.suffix in ends), None)
-    if name is None:
-        endings = ", ".join(end for _, ends in FORMATS.values() for end in ends)
-        raise DataError(f"the ending '{path.suffix}' names no format.", where=str(path), hint=f"Endings: {endings}.")
+    name = written_as(path, format)
     part = path.with_name(path.name + ".part")
     count = 0
 
@@ -129,6 +126,22 @@ def write_samples(samples: Iterable[Sample], path: str | Path, format: str | Non
         reason = "the disk is full" if error.errno == errno.ENOSPC else f"cannot write: {error.strerror or error}"
         raise ArgusError(f"{reason} after {count} samples; what is complete stands in {part.name}", where=str(path)) from None
     return count
+
+
+def written_as(path: Path, format: str | None = None) -> str:
+    """The format in which a file is written: the one named, or the one of its ending.
+
+    Raises:
+        DataError: the ending names none.
+        UnknownNameError: an unknown format.
+    """
+    if format:
+        return _known(format)
+    for name, (_, ends) in FORMATS.items():
+        if path.suffix in ends:
+            return name
+    endings = ", ".join(end for _, ends in FORMATS.values() for end in ends)
+    raise DataError(f"the ending '{path.suffix}' names no format.", where=str(path), hint=f"Endings: {endings}.")
 
 
 def detect(path: Path) -> str:
@@ -180,9 +193,9 @@ class Summary:
     longest_answer: int
 
 
-def check(path: str | Path, format: str | None = None) -> Summary:
-    """Read a whole file, pictures included, and say what is in it and what is wrong with it."""
-    reading = read_samples(path, format, check_images=True)
+def check(path: str | Path, format: str | None = None, *, strict: bool = False) -> Summary:
+    """Read a whole file, pictures included, and say what is in it and what is wrong with it; `strict` stops at the first."""
+    reading = read_samples(path, format, strict=strict, check_images=True)
     roles: Counter[str] = Counter()
     good = pictures = longest = 0
     for sample in reading:
@@ -210,3 +223,23 @@ def field_of(record: Any, name: str, kind: type | tuple[type, ...], where: str) 
         names = " or ".join(k.__name__ for k in (kind if isinstance(kind, tuple) else (kind,)))
         raise DataError(f"field '{name}' must be {names}, not {type(value).__name__}", where=where)
     return value
+
+
+def answers_of(record: dict[str, Any], where: str) -> tuple[str | None, list[str]]:
+    """The target and the options of a record; None and none where it has no such fields, or null in them.
+
+    Raises:
+        DataError: they are no texts.
+    """
+    target, options = record.get("target"), record.get("options")
+    if target is not None and not isinstance(target, str):
+        raise DataError(f"a target is a text, not {type(target).__name__}", where=f"{where}, field 'target'")
+    if options is not None and not (isinstance(options, list) and all(isinstance(option, str) for option in options)):
+        raise DataError("options are a list of texts", where=f"{where}, field 'options'")
+    return target, options or []
+
+
+def id_of(record: dict[str, Any], path: Path, number: int) -> str:
+    """A record's id; its file and number where it has none."""
+    given = record.get("id")
+    return f"{path.name}:{number}" if given is None else str(given)

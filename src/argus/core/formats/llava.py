@@ -11,12 +11,13 @@ texts of a turn become one.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from argus.core.errors import DataError
-from argus.core.formats import field_of
+from argus.core.formats import answers_of, field_of, id_of
 from argus.core.formats.messages import parse
 from argus.core.formats.pictures import MARKER, read_picture, split_markers, store_picture
 from argus.core.sample import ImagePart, Message, Sample
@@ -26,6 +27,7 @@ TO = {"user": "human", "assistant": "gpt", "system": "system"}
 MMDU_MARKER = "<ImageHere>"  # what MMDU-45k (arXiv 2406.11833) writes, which is else of this form
 OWN = ("id", "image", "images", "conversations", "target", "options")
 CHUNK = 1 << 16
+BROKEN = re.compile("[\udc80-\udcff]")
 
 
 def read(path: Path) -> Iterator[Sample | DataError]:
@@ -61,7 +63,7 @@ def records(path: Path) -> Iterator[tuple[Any, int] | DataError]:
 def _list(path: Path) -> Iterator[tuple[Any, int] | DataError]:
     """Records of a JSON list, decoded one by one from a growing buffer."""
     decoder = json.JSONDecoder()
-    with path.open(encoding="utf-8-sig", errors="replace") as file:
+    with path.open(encoding="utf-8-sig", errors="surrogateescape") as file:
         text, line, ended = "", 1, False
 
         def skip(signs: str) -> None:
@@ -93,7 +95,9 @@ def _list(path: Path) -> Iterator[tuple[Any, int] | DataError]:
                     return
                 text += more
                 continue
-            yield record, line
+            # A byte that is no UTF-8 stands in the text as half of a pair, which JSON's own escapes never leave in it.
+            broken = BROKEN.search(text, 0, end)
+            yield DataError("not UTF-8 text", where=f"{path}:{line}") if broken else (record, line)
             line += text.count("\n", 0, end)
             text = text[end:]
             if not text.strip() and not ended:
@@ -102,7 +106,7 @@ def _list(path: Path) -> Iterator[tuple[Any, int] | DataError]:
 
 def _sample(record: Any, path: Path, number: int, where: str) -> Sample:
     turns = field_of(record, "conversations", list, where)
-    given = record.get("images", record.get("image", []))
+    given = record.get("images") or record.get("image") or []
     given = given if isinstance(given, list) else [given]
     pictures = [read_picture(value, path.parent, f"{where}, field 'image'") for value in given]
     count = len(pictures)
@@ -119,11 +123,12 @@ def _sample(record: Any, path: Path, number: int, where: str) -> Sample:
         raise DataError(f"{count} pictures, but {shown} {MARKER} markers", where=f"{where}, field 'image'")
     if not messages:
         raise DataError("there is no turn", where=f"{where}, field 'conversations'")
+    target, options = answers_of(record, where)
     return Sample(
-        str(record.get("id", f"{path.name}:{number}")),
+        id_of(record, path, number),
         messages,
-        target=record.get("target"),
-        options=list(record.get("options", [])),
+        target=target,
+        options=options,
         metadata={**{k: v for k, v in record.items() if k not in OWN}, "source": where},
     )
 

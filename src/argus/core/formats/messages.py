@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from argus.core.errors import DataError
-from argus.core.formats import field_of
+from argus.core.formats import answers_of, field_of, id_of
 from argus.core.formats.pictures import read_picture, split_markers, store_picture
 from argus.core.sample import BoxPart, ImagePart, Message, Part, PointPart, Sample, TextPart
 
@@ -54,7 +54,7 @@ def sample(record: Any, path: Path, number: int, where: str) -> Sample:
     if isinstance(record, dict) and "messages" not in record and "prompt" in record:
         record = {**record, "messages": _turns(record, where)}
     turns = field_of(record, "messages", list, where)
-    given = record.get("images", [])
+    given = record.get("images") or []
     given = given if isinstance(given, list) else [given]
     pictures = [read_picture(value, path.parent, f"{where}, field 'images'") for value in given]
     messages = [_message(turn, pictures, path, f"{where}, field 'messages.{i}'") for i, turn in enumerate(turns)]
@@ -62,21 +62,24 @@ def sample(record: Any, path: Path, number: int, where: str) -> Sample:
         raise DataError(f"{len(pictures)} pictures have no <image> marker", where=f"{where}, field 'images'")
     if not messages:
         raise DataError("there is no message", where=f"{where}, field 'messages'")
+    target, options = answers_of(record, where)
     return Sample(
-        str(record.get("id", f"{path.name}:{number}")),
+        id_of(record, path, number),
         messages,
-        target=record.get("target"),
-        options=list(record.get("options", [])),
+        target=target,
+        options=options,
         metadata={**{k: v for k, v in record.items() if k not in OWN}, "source": where},
     )
 
 
 def _turns(record: dict[str, Any], where: str) -> list[Any]:
-    prompt, completion = record["prompt"], record.get("completion", [])
+    prompt, completion = record["prompt"], record.get("completion")
     turns = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else field_of(record, "prompt", list, where)
+    if completion is None:
+        return turns
     if isinstance(completion, str):
         return [*turns, {"role": "assistant", "content": completion}]
-    return [*turns, *completion]
+    return [*turns, *field_of(record, "completion", list, where)]
 
 
 def _message(turn: Any, pictures: list[Path | bytes], path: Path, where: str) -> Message:
@@ -103,10 +106,17 @@ def _part(part: Any, pictures: list[Path | bytes], path: Path, where: str) -> Pa
             raise DataError("an image part has no picture left in 'images'", where=where)
         return ImagePart(pictures.pop(0))
     if kind == "box":
-        return BoxPart(tuple(field_of(part, "box", list, where)), part.get("label", ""), part.get("image", 0))
+        return BoxPart(_numbers(part, "box", 4, where), part.get("label", ""), part.get("image", 0))
     if kind == "point":
-        return PointPart(tuple(field_of(part, "point", list, where)), part.get("label", ""), part.get("image", 0))
+        return PointPart(_numbers(part, "point", 2, where), part.get("label", ""), part.get("image", 0))
     raise DataError(f"part type '{kind}' is none of text, image, box, point", where=where)
+
+
+def _numbers(part: Any, name: str, count: int, where: str) -> tuple[Any, ...]:
+    values = field_of(part, name, list, where)
+    if len(values) != count or not all(isinstance(value, int | float) for value in values):
+        raise DataError(f"field '{name}' must be {count} numbers, not {values!r}", where=where)
+    return tuple(values)
 
 
 def write(samples: Iterable[Sample], part: Path, path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import re
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,8 @@ def store_picture(image: Any, dataset: Path, name: str) -> str:
     data = picture_bytes(image)
     ending = ".jpg" if data[:2] == b"\xff\xd8" else ".webp" if data[8:12] == b"WEBP" else ".png"
     path = folder / "images" / f"{safe}{ending}"
+    if path.exists() and path.read_bytes() != data:  # of another dataset in the folder, or of an id that is spelled alike
+        path = path.with_stem(f"{safe}_{hashlib.sha256(data).hexdigest()[:12]}")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)
     return f"images/{path.name}"

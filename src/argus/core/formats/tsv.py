@@ -22,6 +22,7 @@ from argus.core.formats.pictures import from_base64, picture_bytes
 from argus.core.sample import ImagePart, Message, Part, Sample, TextPart
 
 LETTERS = string.ascii_uppercase
+COLUMNS = 8  # of options that a written table has at least, as its first row need not have the most
 OWN = {"index", "image", "question", "answer", *LETTERS}
 csv.field_size_limit(1 << 30)  # a picture is one field
 
@@ -30,17 +31,22 @@ def read(path: Path) -> Iterator[Sample | DataError]:
     """Samples of a file; a `DataError` in place of one that cannot be read."""
     with path.open(encoding="utf-8-sig", newline="") as file:
         rows = csv.DictReader(file, delimiter="\t", strict=False)
-        missing = {"index", "question"} - set(rows.fieldnames or [])
-        if missing:
-            yield DataError(f"the header has no column {', '.join(sorted(missing))}", where=f"{path}:1")
-            return
         pictures: dict[str, str] = {}
-        for row in rows:
-            where = f"{path}:{rows.line_num}"
-            try:
-                yield _sample(row, pictures, where)
-            except DataError as error:
-                yield error
+        try:
+            missing = {"index", "question"} - set(rows.fieldnames or [])
+            if missing:
+                yield DataError(f"the header has no column {', '.join(sorted(missing))}", where=f"{path}:1")
+                return
+            for row in rows:
+                where = f"{path}:{rows.line_num}"
+                try:
+                    yield _sample(row, pictures, where)
+                except DataError as error:
+                    yield error
+        except UnicodeDecodeError:
+            yield DataError("not UTF-8 text from here on", where=f"{path}, behind line {rows.line_num}")
+        except csv.Error as error:
+            yield DataError(f"this is not a table any more: {error}", where=f"{path}, behind line {rows.line_num}")
 
 
 def _sample(row: dict[str | None, str], pictures: dict[str, str], where: str) -> Sample:
@@ -55,18 +61,15 @@ def _sample(row: dict[str | None, str], pictures: dict[str, str], where: str) ->
     elif image:
         pictures[index] = image
     parts: list[Part] = [ImagePart(from_base64(text, f"{where}, field 'image'")) for text in _list(image, where)]
-    options = [row[letter] for letter in LETTERS if row.get(letter)]
+    options = {letter: row[letter] for letter in LETTERS if row.get(letter)}
     answer = row.get("answer") or None
     if answer and options:
-        at = LETTERS.find(answer) if len(answer) == 1 else -1
-        if not 0 <= at < len(options):
-            raise DataError(
-                f"answer '{answer}' is none of {', '.join(LETTERS[: len(options)])}", where=f"{where}, field 'answer'"
-            )
-        answer = options[at]
+        if answer not in options:
+            raise DataError(f"answer '{answer}' is none of {', '.join(options)}", where=f"{where}, field 'answer'")
+        answer = options[answer]
     metadata = {str(k): v for k, v in row.items() if k not in OWN and v}
     messages = [Message("user", [*parts, TextPart(row["question"])])]
-    return Sample(index, messages, answer, options, {**metadata, "source": where})
+    return Sample(index, messages, answer, list(options.values()), {**metadata, "source": where})
 
 
 def _list(image: str, where: str) -> list[str]:
@@ -88,7 +91,7 @@ def write(samples: Iterable[Sample], part: Path, path: Path) -> None:
     first = next(stream, None)
     extra = [k for k in (first.metadata if first else {}) if k not in OWN and k != "source"]
     with part.open("w", encoding="utf-8", newline="") as file:
-        letters = list(LETTERS[: max(4, len(first.options) if first else 0)])
+        letters = list(LETTERS[: max(COLUMNS, len(first.options) if first else 0)])
         out = csv.DictWriter(file, ["index", "image", "question", *letters, "answer", *extra], delimiter="\t")
         out.writeheader()
         for one in chain([first] if first else [], stream):
@@ -107,6 +110,8 @@ def _row(one: Sample, letters: list[str], extra: list[str]) -> dict[str, str]:
     coded = [base64.b64encode(picture_bytes(i)).decode() for i in one.images()]
     answer = one.target or ""
     if one.options and one.target is not None:
+        if one.target not in one.options:
+            raise DataError(f"the target '{one.target}' is none of its options", where=f"sample '{one.id}'")
         answer = letters[one.options.index(one.target)]
     row = {"index": one.id, "image": coded[0] if len(coded) == 1 else str(coded) if coded else "", "answer": answer}
     row["question"] = texts[0].text

@@ -17,12 +17,12 @@ class PrefillFlops(CostMetric):
 
 
 class TimeToFirstToken(CostMetric):
-    """Milliseconds from prepared inputs to the first token: encoder, connector and prefill."""
+    """Milliseconds from prepared inputs to the first token; parts: `vision` (the encoder), `prefill` (connector and the rest)."""
 
     unit, middle = "ms", "median"
 
     def read(self, cost: Cost) -> dict[str, float]:
-        return {"all": cost.ttft_ms}
+        return {"all": cost.ttft_ms, "vision": cost.vision_ms, "prefill": cost.ttft_ms - cost.vision_ms}
 
 
 class DecodeRate(CostMetric):

@@ -59,8 +59,8 @@ def read_box(text: str) -> Box | None:
 
 
 def iou(a: Box, b: Box) -> float:
-    """Intersection over union of two boxes (x1, y1, x2, y2)."""
+    """Intersection over union of two boxes (x1, y1, x2, y2); rounded, or half of a box would be a little less than half."""
     width = max(0.0, min(a[2], b[2]) - max(a[0], b[0]))
     height = max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
     area = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1])
-    return width * height / (area - width * height)
+    return round(width * height / (area - width * height), 9)

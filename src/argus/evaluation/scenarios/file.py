@@ -1,24 +1,28 @@
 """Questions of a dataset on disk, in any format that `argus.core.formats` reads.
 
 Each record is one question: its user turns are asked, its target (or, without one, its last assistant turn) is the answer.
-Records that cannot be read are counted with their reason. Consecutive records about the same picture form a group, so that the
-picture is encoded once and scores are clustered by it. Seed k > 0 skips the first k * samples records.
+Records that cannot be read are counted with their reason, and so are those with the id of an earlier one, whose answer would not
+be told from its, and those whose target is none of their options, which nobody could get right. Consecutive records about the
+same picture form a group, so that the picture is encoded once and scores are clustered by it. Seed k > 0 skips the first
+k * samples records.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from itertools import groupby, islice
+from itertools import groupby
 from pathlib import Path
 
 from pydantic import Field
 
+from argus.core.errors import DataError
 from argus.core.formats import Reading, read_samples
 from argus.core.registry import Options
 from argus.core.sample import Sample
-from argus.evaluation.scenarios.base import Group, Scenario, set_aside
+from argus.evaluation.metrics.normalise import number_1
+from argus.evaluation.scenarios.base import Group, Scenario, part, set_aside
 
 
 class FileOptions(Options):
@@ -40,12 +44,25 @@ class File(Scenario):
 
     def groups(self, samples: int | None, seed: int) -> Iterator[Group]:
         reading = read_samples(self.options.path, self.options.format)
-        first = seed * samples if samples is not None else 0
-        asked = islice((_question(s) for s in reading), first, None if samples is None else first + samples)
-        for picture, members in groupby(asked, key=_picture):
+        wrong: dict[str, str] = {}
+        for picture, members in groupby(part(_questions(reading), samples, seed, wrong), key=_picture):
             yield Group(picture, [replace(s, metadata={**s.metadata, "picture": picture}) for s in members])
-        if reading.set_aside:
-            yield Group(f"{self.options.path}#unreadable", [], _reasons(reading))
+        if reading.set_aside or wrong:
+            yield Group(f"{self.options.path}#unreadable", [], _reasons(reading) | wrong)
+
+
+def _questions(samples: Iterable[Sample]) -> Iterator[Sample | DataError]:
+    """Records as questions; a `DataError` in place of one that cannot be asked."""
+    places: dict[str, str] = {}
+    for sample in map(_question, samples):
+        place = str(sample.metadata["source"])
+        before = places.setdefault(sample.id, place)
+        if before != place:
+            yield DataError(f"id '{sample.id}' stands at {before} too", where=place)
+        elif sample.target is not None and sample.options and number_1(sample.target) not in map(number_1, sample.options):
+            yield DataError(f"target '{sample.target}' is none of its options", where=place)
+        else:
+            yield sample
 
 
 def _question(sample: Sample) -> Sample:

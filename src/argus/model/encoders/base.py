@@ -8,6 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 from torch import Tensor, nn
 from transformers import AutoConfig, PretrainedConfig
 
+from argus.core.errors import UnsupportedError
 from argus.model.features import VisualFeatures
 
 # Argus's own towers by the model type of their config; all other types are towers of transformers, see `build_tower`.
@@ -61,11 +62,27 @@ def register_towers() -> None:
         import_module(target.partition(":")[0])
 
 
+def check_layer(layer: int, depth: int) -> None:
+    """Refuse a feature layer that a tower of so many blocks has not.
+
+    Raises:
+        UnsupportedError: there is no such hidden state.
+    """
+    if not -depth - 1 <= layer <= depth:
+        raise UnsupportedError(
+            f"feature_layer: there is no hidden state {layer} in a tower of {depth} blocks.",
+            hint=f"0 are the embeddings, {depth} is behind the last block, and negative numbers count from the end.",
+        )
+
+
 def nested_config(given: PretrainedConfig | dict[str, Any] | None, default: str) -> PretrainedConfig:
-    """The config of a part, which a saved config holds as a mapping; `default` is the type of one that names none."""
+    """The config of a part, which a saved config holds as a mapping; `default` is the type of one that names none.
+
+    The type of the weights that such a mapping may hold is left out: a part has that of the whole.
+    """
     if isinstance(given, PretrainedConfig):
         return given
-    values = dict(given or {})
+    values = {key: value for key, value in (given or {}).items() if key != "dtype"}
     kind = values.pop("model_type", default)
     if kind in TOWERS:
         import_module(TOWERS[kind].partition(":")[0])

@@ -174,6 +174,7 @@ class Comm(PreTrainedModel):
     config_class = CommConfig
     main_input_name = "pixel_values"
     base_model_prefix = "comm"
+    _keep_in_fp32_modules_strict = ["weights.layer_"]  # noqa: RUF012  the weights a, whatever the type of the maps
 
     def __init__(self, config: CommConfig) -> None:
         super().__init__(config)

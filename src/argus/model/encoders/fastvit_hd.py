@@ -60,6 +60,7 @@ class FastViTHDOptions(Options):
     attention_stages: int = Field(2, ge=0, description="stages, counted from the last, whose blocks attend; widths in 32s there")
     image_size: int = Field(256, ge=8, description="side of the pictures in pixels, a multiple of the stride; published: 1024")
     multi_scale: MultiScale = Field("none", description="add the earlier stages' maps, pooled by means or by convolution")
+    fused: bool = Field(False, description="new weights without branches, as a checkpoint's are: faster, and harder to train")
     checkpoint: str | None = Field(None, description="folder of a published LLaVA-FastViTHD model whose encoder is taken")
 
     @model_validator(mode="after")
@@ -116,8 +117,8 @@ class FastViTHDEncoder:
     def config(self) -> FastViTHDConfig:
         """Config of the tower."""
         sizes = dict(zip(("depths", "widths"), VARIANTS[self.options.variant], strict=True))
-        given = self.options.model_dump(exclude={"variant", "checkpoint"}, exclude_none=True)
-        return FastViTHDConfig(**{**sizes, **given}, fused=self.options.checkpoint is not None)
+        given = self.options.model_dump(exclude={"variant", "checkpoint", "fused"}, exclude_none=True)
+        return FastViTHDConfig(**{**sizes, **given}, fused=self.options.fused or self.options.checkpoint is not None)
 
     def weights(self) -> dict[str, Tensor] | None:
         """Weights of the checkpoint, if one is named.
@@ -304,6 +305,10 @@ class FastViTHD(PreTrainedModel):
                 nn.init.trunc_normal_(conv.weight, std=0.02)
                 if conv.bias is not None:
                     nn.init.zeros_(conv.bias)
+
+    def train(self, mode: bool = True) -> FastViTHD:
+        """As in PyTorch; where nothing of it learns, batch norms keep their statistics, whatever pictures a stage shows."""
+        return super().train(mode and any(weight.requires_grad for weight in self.parameters()))
 
     @torch.no_grad()
     def reparameterise(self) -> None:

@@ -18,11 +18,10 @@ it is pooled to the picture's own. The CLS row, which the paper has not, is the 
 
 from __future__ import annotations
 
-import math
 from typing import Any, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
@@ -45,6 +44,14 @@ class S2Options(Options):
     output_scale: int = Field(0, description="index of the scale whose grid the tokens have; -1, the largest, costs tokens")
     split: Split = Field("even", description="crops of equal side; or of the encoder's side, stretched or padded to fit")
     split_forward: bool = Field(False, description="encode the crops one by one: slower, less memory")
+
+    @model_validator(mode="after")
+    def _fits(self) -> S2Options:
+        if min(self.scales) <= 0:
+            raise ValueError(f"scales must be positive, not {min(self.scales):g}")
+        if not -len(self.scales) <= self.output_scale < len(self.scales):
+            raise ValueError(f"output_scale: there is no scale {self.output_scale} among {len(self.scales)}")
+        return self
 
 
 class S2Config(PretrainedConfig):
@@ -167,7 +174,6 @@ class S2(PreTrainedModel):
         ratio = scale * self.base / self.image_size
         sides = [round(side * ratio) for side in pixels.shape[-2:]]
         rows, columns = (-(-side // self.base) for side in sides)
-        shown = (1.0, 1.0)  # share of the stitched map that shows the picture
         if self.config.split == "even":
             for side, count in zip(sides, (rows, columns), strict=True):
                 self._check(side, count, f"a picture of {pixels.shape[-2]} x {pixels.shape[-1]} px")
@@ -176,13 +182,14 @@ class S2(PreTrainedModel):
             x = resize(resize(pixels, (sides[0], sides[1])), (rows * self.base, columns * self.base))
         else:
             x = F.pad(resize(pixels, (sides[0], sides[1])), (0, columns * self.base - sides[1], 0, rows * self.base - sides[0]))
-            shown = (sides[0] / x.shape[-2], sides[1] / x.shape[-1])
         crops = split(x, rows, columns)  # (n B, 3, h, w)
         chunks = crops.split(len(pixels)) if self.config.split_forward else (crops,)
         wanted = {"cls_attention": cls_attention, "hidden_states": hidden_states, "pooled": pooled}
         found = [self.towers[0](chunk, **wanted) for chunk in chunks]
         gh, gw = found[0].grid
-        kept = (math.ceil(shown[0] * rows * gh), math.ceil(shown[1] * columns * gw))
+        kept = (rows * gh, columns * gw)  # rows and columns of the stitched map that show the picture
+        if self.config.split == "pad":
+            kept = (-(-sides[0] * gh // self.base), -(-sides[1] * gw // self.base))
 
         def stitch(tokens: Tensor) -> Tensor:  # (n B, N, D) -> (B, grid, D)
             maps = tokens.transpose(1, 2).unflatten(2, (gh, gw))  # (n B, D, gh, gw)

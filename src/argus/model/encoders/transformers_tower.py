@@ -28,7 +28,7 @@ from transformers.image_utils import (
 
 from argus.core.errors import ModelError, UnsupportedError, nearest
 from argus.core.registry import Options
-from argus.model.encoders.base import CONVOLUTIONAL
+from argus.model.encoders.base import CONVOLUTIONAL, check_layer
 from argus.model.features import VisualFeatures
 
 # Prefix tokens in front of the patches by model type, CLS first; registers, where a config has them, come on top.
@@ -120,7 +120,7 @@ class TransformersTower(nn.Module):
             choice, where it has none. With `final_norm` the tokens are the last layer's, behind the norm that follows it.
 
     Raises:
-        UnsupportedError: a family whose token layout is not known here, or patches that are not square.
+        UnsupportedError: a family whose token layout is not known here, a layer that it has not, or patches that are not square.
 
     Attributes:
         any_size: whether it reads pictures of other sizes than the one that it was trained on.
@@ -142,6 +142,7 @@ class TransformersTower(nn.Module):
         self.has_cls = PREFIX[kind] > 0
         self.prefix = PREFIX[kind] + getattr(config, "num_register_tokens", 0)
         self.any_size, self.depth = kind in ANY_SIZE, config.num_hidden_layers
+        check_layer(self.feature_layer, self.depth)
         self.hidden_size = config.hidden_size
         self.patch_size, self.image_size = side(config.patch_size), side(config.image_size)
 

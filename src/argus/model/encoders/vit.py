@@ -22,7 +22,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
 
+from argus.core.errors import UnsupportedError
 from argus.core.registry import Options
+from argus.model.encoders.base import check_layer
 from argus.model.features import VisualFeatures
 
 
@@ -102,10 +104,15 @@ class AttentionBlock(nn.Module):
         width, heads: width C of the tokens; heads of width C / heads.
         eps: of the norm.
         bias: whether queries, keys and values have one.
+
+    Raises:
+        UnsupportedError: a width that does not divide into so many heads.
     """
 
     def __init__(self, width: int, heads: int, eps: float, bias: bool = True) -> None:
         super().__init__()
+        if width % heads:
+            raise UnsupportedError(f"tokens of width {width} do not divide into {heads} attention heads")
         self.heads = heads
         self.norm1 = nn.LayerNorm(width, eps=eps)
         self.qkv = nn.Linear(width, 3 * width, bias=bias)
@@ -166,6 +173,7 @@ class ViT(PreTrainedModel):
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_hidden_layers))
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.hidden_size, self.has_cls, self.depth = config.hidden_size, True, config.num_hidden_layers
+        check_layer(config.feature_layer, config.num_hidden_layers)
         self.patch_size, self.image_size = config.patch_size, config.image_size
         self.post_init()
 

@@ -30,6 +30,7 @@ from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from argus.core.errors import UnsupportedError
 from argus.core.registry import Options
+from argus.model.encoders.base import check_layer
 from argus.model.encoders.vit import AttentionBlock
 from argus.model.features import VisualFeatures
 
@@ -188,6 +189,7 @@ class ViTamin(PreTrainedModel):
         self.norm = nn.LayerNorm(width, eps=eps)
         self.hidden_size, self.has_cls, self.patch_size, self.image_size = width, False, STRIDE, config.image_size
         self.map_widths, self.depth = (*config.conv_widths, width), depth
+        check_layer(config.feature_layer, depth)
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -204,6 +206,10 @@ class ViTamin(PreTrainedModel):
             nn.init.zeros_(module.bias)
         elif isinstance(module, ViTamin):
             nn.init.trunc_normal_(module.position, std=0.02)
+
+    def train(self, mode: bool = True) -> ViTamin:
+        """As in PyTorch; where nothing of it learns, no block is skipped."""
+        return super().train(mode and any(weight.requires_grad for weight in self.parameters()))
 
     def positions(self, grid: tuple[int, int]) -> Tensor:
         """Position table for a grid of (rows, columns): (1, rows * columns, D)."""

@@ -17,6 +17,7 @@ shown beside it.
 from __future__ import annotations
 
 import math
+from typing import Annotated
 
 from pydantic import Field
 
@@ -25,13 +26,16 @@ from argus.model.views.base import NEWLINE, Layout, Places
 from argus.model.views.grid import Grid, Rule, choose, grids
 from argus.model.views.tiled import Cut, Tiled, by_row, by_tile, raster, reducing_gap
 
+Side = Annotated[int, Field(ge=1, le=64)]
 RELEASED: tuple[Grid, ...] = ((2, 1), (1, 2), (2, 2), (1, 3), (3, 1))
 
 
 class AnyResOptions(Options):
     """Which grids, which rule, and how rows end."""
 
-    grids: tuple[Grid, ...] = Field(RELEASED, min_length=1, description="candidates as [columns, rows], in order of ties")
+    grids: tuple[tuple[Side, Side], ...] = Field(
+        RELEASED, min_length=1, description="candidates [columns, rows], in order of ties"
+    )
     max_tiles: int | None = Field(None, ge=1, le=64, description="all grids of up to so many tiles, instead of `grids`")
     rule: Rule = Field("best_fit", description="best_fit: LLaVA-NeXT; relaxed: BlueLM-V; closest: InternVL; area_weighted: NVLM")
     alpha: float = Field(0.1, ge=0, lt=1, description="tolerance of relaxed matching")

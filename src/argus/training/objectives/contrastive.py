@@ -11,19 +11,23 @@ it, which the world knows exactly (colour, shape, texture, size, character):
 
 with the empty class down-weighted, because most patches show the ground. Texts are the scenes' descriptions. Equal texts in
 one batch count as each other's positives (soft targets spread over duplicates), so that simple scenes are not pushed apart.
+Where several processes train, each compares its own pictures and texts with those of all, and gradients reach all: the mean of
+their losses is the loss of the whole batch, as OpenCLIP's local loss has it.
 
 Shapes: pixels (B, 3, H, W), texts (B, S), truth per head (B, gh, gw) with -1 where undefined.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.nn import functional as F
 
 from argus.core.errors import UnsupportedError
@@ -70,7 +74,7 @@ class Contrastive(Objective):
             batch.update(
                 self.processor(texts, padding=True, truncation=True, max_length=self.options.max_length, return_tensors="pt")
             )
-            batch["same"] = torch.tensor([[a == b for b in texts] for a in texts])
+            batch["text"] = torch.tensor([_number(text) for text in texts])  # (B,) the same of equal texts
         if self.options.dense:
             grid = pixels.shape[1] // self.patch_size
             truth = [domain.dense(d.scene, grid) for d, domain in drawings]
@@ -83,10 +87,12 @@ class Contrastive(Objective):
         total = output.image_embeds.sum() * 0.0
         parts: dict[str, Tensor] = {}
         if self.options.clip:
-            logits = model.similarity(output).float()  # (B, B)
-            target = batch["same"].float()
+            pictures, texts = _of_all(output.image_embeds), _of_all(output.text_embeds)  # (P B, E) of P processes
+            logits = model.similarity(replace(output, text_embeds=texts)).float()  # (B, P B)
+            of_texts = model.similarity(replace(output, image_embeds=pictures)).float().T  # (B, P B)
+            target = (batch["text"][:, None] == _of_all(batch["text"])).float()
             target = target / target.sum(-1, keepdim=True)
-            clip = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+            clip = (F.cross_entropy(logits, target) + F.cross_entropy(of_texts, target)) / 2
             total = total + self.options.clip * clip
             parts["clip"] = clip.detach()
             parts["retrieval"] = (target.gather(1, logits.argmax(-1, keepdim=True)) > 0).float().mean()
@@ -107,3 +113,17 @@ class Contrastive(Objective):
             total = total + self.options.dense * dense
             parts["dense"] = dense.detach()
         return total, parts
+
+
+def _number(text: str) -> int:
+    """The same 64 bits for the same text in every process."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little", signed=True)
+
+
+def _of_all(rows: Tensor) -> Tensor:
+    """Rows (B, ...) of this process -> (P B, ...) of all processes that train together."""
+    if not (distributed.is_available() and distributed.is_initialized()) or distributed.get_world_size() == 1:
+        return rows
+    from torch.distributed.nn.functional import all_gather  # through which gradients go; not in every build of PyTorch
+
+    return torch.cat(all_gather(rows))
