@@ -64,7 +64,9 @@ def answers(model: Any, processor: Any, questions: int) -> dict[str, Any]:
     for row in components("domain"):
         scenario = {f"world/{row.name}": {"questions": 8}}
         result = evaluate(model, processor, EvaluationOptions(scenario=scenario, samples=questions, blind=True))
-        accuracy = result.measurements["accuracy"]
+        accuracy = {group: m for group, m in result.measurements["accuracy"].items() if m.n}
+        if not accuracy:  # its questions are asked in another way
+            continue
         found[row.name] = {
             group: {"value": round(m.value, 4), "low": round(m.low, 4), "high": round(m.high, 4), "n": m.n}
             for group, m in accuracy.items()

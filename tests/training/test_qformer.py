@@ -1,5 +1,6 @@
 """Q-Former pre-training: each part against its formula, who learns, and what reconstruction needs."""
 
+import copy
 import math
 from pathlib import Path
 from typing import Any
@@ -154,18 +155,33 @@ def test_reconstruction_counts_hidden_patches_alone() -> None:
 @torch.no_grad()
 def test_hidden_patches_are_not_seen() -> None:
     model, _ = made()
-    tower, pixels = model.eval().model.vision_tower.towers[1], torch.randn(2, 3, 32, 32)
+    pair, pixels = model.eval().model.vision_tower, torch.randn(2, 3, 32, 32)
+    tower = pair.towers[1]
     torch.manual_seed(5)
-    shown, hidden, restore = masked_states(tower, pixels, 0.5)
+    shown, hidden, restore = masked_states(pair, pixels, 0.5)
     assert shown.shape == (2, 8, 32)
     assert hidden.sum(1).tolist() == [8, 8]
     assert torch.equal((restore >= 8).float(), hidden)
     mask = hidden.view(2, 1, 4, 4).repeat_interleave(8, 2).repeat_interleave(8, 3)
     torch.manual_seed(5)
-    again, _, _ = masked_states(tower, pixels + 10 * mask, 0.5)
+    again, _, _ = masked_states(pair, pixels + 10 * mask, 0.5)
     torch.testing.assert_close(again, shown)
     assert tower.tower.config.mask_ratio == 0  # outside, the tower sees everything
     assert tower(pixels).tokens.shape == (2, 16, 32)
+
+
+@pytest.mark.parametrize("branch", [{"merge": "select", "align": 0}, {"merge": "select", "layers": [1]}, {"layers": [1, 2]}])
+@pytest.mark.parametrize("final_norm", [False, True])
+@torch.no_grad()
+def test_visible_patches_are_read_where_those_of_whole_pictures_are(branch: dict[str, Any], final_norm: bool) -> None:
+    """With nothing hidden, what pre-training reads is what the connector is given afterwards, in another order."""
+    autoencoder = copy.deepcopy(TOWERS["mae"])
+    autoencoder.final_norm = final_norm
+    model, _ = made(tower=CommConfig([TOWERS["vit"], autoencoder], [{"merge": "select", "align": 0}, branch]))
+    both, pixels = model.eval().model.vision_tower, torch.randn(2, 3, 32, 32)
+    shown, _, restore = masked_states(both, both.normalised(pixels, 1), 0.0)
+    found = shown.gather(1, restore[..., None].expand_as(shown))
+    torch.testing.assert_close(found, both(pixels).tokens[..., 32:])
 
 
 def test_encoders_get_no_gradient_and_a_second_stage_trains_the_connector(tmp_path: Path) -> None:

@@ -96,5 +96,7 @@ def test_what_cannot_teach_is_refused() -> None:
         TeacherOptions(truth="depth", pooled=True)
     with pytest.raises(UnsupportedError, match="one embedding of the whole picture"):
         teacher(1, truth="depth")
+    with pytest.raises(UnsupportedError, match=r"12 cells is no square\. Set cells to 9"):
+        teacher(12, truth="depth")
     with pytest.raises(RecipeError, match="stored weights"):
         teacher(16, encoder={"vit": {}})

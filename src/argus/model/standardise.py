@@ -26,12 +26,14 @@ def standardise_connector(model: ArgusForConditionalGeneration, scenes: int) -> 
     scaled so that visual tokens are as large as embedded words.
 
     Raises:
-        UnsupportedError: a connector that does not say what meets the features first, or that needs an instruction.
+        UnsupportedError: a connector that does not say what meets the features first, or that reads an instruction or boxes.
     """
     tower, connector = model.model.vision_tower, model.model.multi_modal_projector
     size, entries = tower.image_size, connector.entries()
-    if not entries or connector.reads_instruction:
-        why = "reads the instruction too" if connector.reads_instruction else "does not say which weights meet the features first"
+    if not entries or connector.reads_instruction or connector.reads_boxes:
+        why = "does not say which weights meet the features first"
+        if connector.reads_instruction or connector.reads_boxes:
+            why = f"reads {'the instruction' if connector.reads_instruction else 'boxes'} too"
         raise UnsupportedError(f"a {type(connector).__name__} connector cannot be standardised: it {why}")
     process = ArgusImageProcessor(size, tower.patch_size, None, *pixel_statistics(tower.config))
     domains = [build("domain", row.name) for row in components("domain")]

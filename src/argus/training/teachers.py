@@ -78,6 +78,9 @@ class Teacher:
     Args:
         cells: n, a square number, or 1.
 
+    Raises:
+        UnsupportedError: another number, or a teacher of the wrong kind for it.
+
     Attributes:
         width: E.
     """
@@ -86,6 +89,8 @@ class Teacher:
         self.options, self.cells, self.side = options, cells, math.isqrt(cells)
         self.tower: Any = None
         self.width: int
+        if self.side**2 != cells:
+            raise UnsupportedError(f"a map of {cells} cells is no square.", hint=f"Set cells to {self.side**2}.")
         if options.pooled != (cells == 1):
             wanted = "one embedding of the whole picture" if cells == 1 else f"a map of {self.side} x {self.side} cells"
             raise UnsupportedError(f"here {wanted} is to be predicted: 'pooled' must be {str(cells == 1).lower()}")

@@ -188,6 +188,14 @@ def test_pooling_equals_reading_every_point(bins: int) -> None:
         )
 
 
+def test_boxes_are_pooled_in_single_precision_whatever_the_training_has() -> None:
+    maps, boxes = torch.randn(1, 3, 16, 16).bfloat16(), torch.tensor([[(0.1, 0.2, 0.5, 0.6)]])
+    expected = box_pool(maps, boxes, 7, (20, 20))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(box_pool(maps, boxes, 7, (20, 20)), expected)
+    assert expected.dtype == torch.float32
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("read", ["all", "levels", "last"])
 def test_a_box_is_read_from_the_stages(read: str) -> None:

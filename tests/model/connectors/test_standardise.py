@@ -14,6 +14,7 @@ from argus.core.registry import components
 from argus.model.image_processor import ArgusImageProcessor
 from argus.model.standardise import standardise_connector
 from tests.model.connectors.composed import composed
+from tests.model.connectors.test_mg_llava import mg
 
 CONNECTORS: dict[str, Any] = {
     "linear": {},
@@ -53,3 +54,9 @@ def test_connectors_that_do_not_say_what_meets_the_features_are_refused(monkeypa
     monkeypatch.setattr(type(model.model.multi_modal_projector), "entries", lambda self: ())
     with pytest.raises(UnsupportedError, match="does not say which weights meet the features first"):
         standardise_connector(model, 1)
+
+
+def test_connectors_with_tokens_of_boxes_are_refused() -> None:
+    """Their last matrix makes those tokens, and nothing says how large the maps are that they come from."""
+    with pytest.raises(UnsupportedError, match="reads boxes too"):
+        standardise_connector(mg()[0], 1)

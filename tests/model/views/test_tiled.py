@@ -145,6 +145,27 @@ def test_4khd_portrait_is_landscape_transposed() -> None:
         assert abs(difference).max() <= 1  # the two passes of a resize run in the other order
 
 
+def test_4khd_is_cut_as_published() -> None:
+    """The published steps written out: scale the width, pad the height to whole tiles, transpose what is upright. 672 rows of
+    pixels are two tiles high, although 4 / 1.999 is a little more than two."""
+    assert build("view", "4khd", {"hd_num": 12}).cut(1999, 1000, 336).grid == (4, 2)
+    rng = np.random.default_rng(0)
+    near = [(int(n * h / 2 + d), int(h)) for h in (500, 1000) for n in (3, 4, 5, 6) for d in (-1, 1)]
+    for width, height in [*near, *rng.integers(20, 4000, (1000, 2)).tolist()]:
+        budget = int(rng.integers(1, 66))
+        cut = build("view", "4khd", {"hd_num": budget}).cut(width, height, 336)
+        ratio, many = max(width, height) / min(width, height), 1
+        while many * math.ceil(many / ratio) <= budget:
+            many += 1
+        many = max(many - 1, 1)
+        fitted = (336 * many, max(1, int(336 * many / ratio)))
+        padded = 336 * math.ceil(fitted[1] / 336)
+        expected = ((many, padded // 336), fitted, (0, (padded - fitted[1]) // 2))
+        turned = expected if width >= height else tuple(pair[::-1] for pair in expected)
+        assert (cut.grid, cut.fitted, cut.offset) == turned
+        assert cut.parts <= budget
+
+
 def test_4khd_options() -> None:
     small = build("view", "4khd", {"hd_num": 16, "cap_upscale": True})
     assert small.cut(40, 40, 32).grid == (2, 2)

@@ -29,10 +29,12 @@ def box_pool(maps: Tensor, boxes: Tensor, bins: int, size: tuple[int, int] | Non
     """
     boxes, maps = boxes.float(), maps.float()
     high, wide = size or (maps.shape[2], maps.shape[3])
-    rows = axis_weights(boxes[..., 1], boxes[..., 3], high, bins) @ resize_matrix(maps.shape[2], high).to(boxes)  # (B, K, H)
-    columns = axis_weights(boxes[..., 0], boxes[..., 2], wide, bins) @ resize_matrix(maps.shape[3], wide).to(boxes)  # (B, K, W)
-    across = torch.einsum("bkh,bchw->bkcw", rows, maps)
-    return torch.einsum("bkcw,bkw->bkc", across, columns)
+    with torch.autocast(maps.device.type, enabled=False):
+        down, along = resize_matrix(maps.shape[2], high).to(boxes), resize_matrix(maps.shape[3], wide).to(boxes)
+        rows = axis_weights(boxes[..., 1], boxes[..., 3], high, bins) @ down  # (B, K, H)
+        columns = axis_weights(boxes[..., 0], boxes[..., 2], wide, bins) @ along  # (B, K, W)
+        across = torch.einsum("bkh,bchw->bkcw", rows, maps)
+        return torch.einsum("bkcw,bkw->bkc", across, columns)
 
 
 def axis_weights(start: Tensor, end: Tensor, cells: int, bins: int) -> Tensor:

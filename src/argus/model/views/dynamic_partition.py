@@ -56,13 +56,14 @@ class DynamicPartition(Tiled):
     def cut(self, width: int, height: int, size: int) -> Cut:
         long, short = max(width, height), min(width, height)
         cap = math.ceil(long / size) if self.options.cap_upscale else None
-        columns, rows = partition(width, height, self.options.hd_num, cap)
-        side = max(columns, rows) * size
+        many = max(partition(width, height, self.options.hd_num, cap))
+        side = many * size
         across = max(1, int(side / (long / short)))
-        blank = (min(columns, rows) * size - across) // 2
+        few = -(-across // size)  # what whole pixels fill, which may be one row less than the budget counts
+        blank = (few * size - across) // 2
         landscape = width >= height
         return Cut(
-            (columns, rows),
+            (many, few) if landscape else (few, many),
             (side, across) if landscape else (across, side),
             (0, blank) if landscape else (blank, 0),
             whole="first" if self.options.whole else "none",

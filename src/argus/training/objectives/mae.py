@@ -28,6 +28,7 @@ from argus.core.registry import Options
 from argus.core.sample import Sample
 from argus.model.connectors.x_former import XFormer
 from argus.model.encoders.comm import Comm
+from argus.model.features import VisualFeatures
 from argus.training.objectives.base import Batch, Item, Objective
 
 
@@ -58,7 +59,7 @@ class MAE(Objective):
     def loss(self, model: Any, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         tower, connector = model.model.vision_tower, model.model.multi_modal_projector
         pixels = tower.normalised(batch["pixel_values"], 1)
-        shown, hidden, restore = masked_states(tower.towers[1], pixels, self.options.mask)
+        shown, hidden, restore = masked_states(tower, pixels, self.options.mask)
         made = connector.decode(connector.detail(shown), restore)
         loss = reconstruction_loss(made, pixels, hidden, tower.towers[1].patch_size)
         return loss, {"reconstruction": loss.detach()}
@@ -89,20 +90,28 @@ def check_pair(model: Any) -> None:
         )
 
 
-def masked_states(tower: Any, pixels: Tensor, share: float) -> tuple[Tensor, Tensor, Tensor]:
-    """What a masked autoencoder sees of a part of the patches.
+def masked_states(pair: Any, pixels: Tensor, share: float) -> tuple[Tensor, Tensor, Tensor]:
+    """What the masked autoencoder of a pair sees of a part of the patches.
+
+    Args:
+        pair: the encoder; its second tower is the masked autoencoder.
+        pixels: (B, 3, H, W), normalised for that tower.
 
     Returns:
-        states (B, V, C) of the visible patches without CLS, hidden (B, N) 1 where a patch is not seen, restore (B, N) the place
-        of each patch among the visible and, behind them, the hidden ones.
+        tokens (B, V, C) of the visible patches, of the layers that the pair gives of whole pictures; hidden (B, N) 1 where a
+        patch is not seen, restore (B, N) the place of each patch among the visible and, behind them, the hidden ones.
     """
+    tower = pair.towers[1]
     inner = tower.tower
     usual, inner.config.mask_ratio = inner.config.mask_ratio, share
     try:
-        output = inner(pixels.to(tower.dtype))
+        output = inner(pixels.to(tower.dtype), output_hidden_states=True)
     finally:
         inner.config.mask_ratio = usual
-    return output.last_hidden_state[:, 1:], output.mask, output.ids_restore
+    states = output.hidden_states
+    tokens = (output.last_hidden_state if tower.final_norm else states[tower.feature_layer])[:, 1:]
+    shown = VisualFeatures(tokens=tokens, grid=(1, tokens.shape[1]), hidden_states=tuple(states))
+    return pair.merges[1](shown), output.mask, output.ids_restore
 
 
 def patches(pixels: Tensor, side: int) -> Tensor:

@@ -100,7 +100,7 @@ class QFormerPretraining(Objective):
             tower = model.model.vision_tower
             pixels = tower.normalised(batch["pixel_values"], 1)
             with torch.no_grad():
-                detail, hidden, restore = masked_states(tower.towers[1], pixels, options.mask)
+                detail, hidden, restore = masked_states(tower, pixels, options.mask)
 
         def fused(queries: Tensor, which: Tensor) -> tuple[Tensor, Tensor | None]:
             """The states that stand for pictures `which`, and what the visible patches became."""
