@@ -66,7 +66,8 @@ def papers_page() -> str:
     for paper in sorted(papers, key=lambda p: ("measured", "built", "planned").index(p["status"])):
         title = f"[{paper['title']}](https://arxiv.org/abs/{paper['arxiv']})" if paper.get("arxiv") else paper["title"]
         claims = "<br>".join(f"{'✓' if c.get('holds') else '✗'} `{c['claim']}`" for c in paper["claims"] if "holds" in c)
-        lines.append(f"| **{paper['name']}** (`{paper['slug']}`): {title} | {paper['area']} | {paper['status']} | {claims} |")
+        status = paper["status"] + (f" ({paper['note']})" if paper["note"] else "")
+        lines.append(f"| **{paper['name']}** (`{paper['slug']}`): {title} | {paper['area']} | {status} | {claims} |")
     return "\n".join(lines)
 
 
@@ -78,7 +79,7 @@ Small models trained only on the procedural world, by recipes in `recipes/refere
 To train one again:
 
     argus run recipes/reference/tiny-vlm.yaml
-    python recipes/reference/ship.py runs/tiny-vlm/<time>/stages/tiny_vlm/cool/model tiny-vlm
+    python recipes/reference/ship.py runs/tiny-vlm/<time>/stages/tiny_vlm/all/model tiny-vlm
 """
 
 
@@ -86,7 +87,7 @@ def models_page() -> str:
     """The shipped models with their recorded scores."""
     import json
 
-    from argus.model.load import reference_models
+    from argus.core.reference import reference_models
 
     lines = [MODELS]
     for name, folder in reference_models().items():

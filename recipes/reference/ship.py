@@ -1,7 +1,7 @@
 """Ship a trained reference model with the package, with what it scores.
 
     argus run recipes/reference/tiny-vlm.yaml
-    python recipes/reference/ship.py runs/tiny-vlm/<time>/stages/tiny_vlm/tune/model tiny-vlm
+    python recipes/reference/ship.py runs/tiny-vlm/<time>/stages/tiny_vlm/all/model tiny-vlm
 
 Weights are stored in bfloat16. `scores.json` holds the accuracy on unseen scenes of every domain, with its 95 % interval,
 beside the same questions asked without pictures and beside chance; of a vision tower, the share of patches that its heads

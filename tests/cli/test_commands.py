@@ -211,7 +211,13 @@ def test_models_counts_parameters_from_the_file_alone() -> None:
 def test_models_lists_what_is_shipped(argus: Argus) -> None:
     from argus.core.reference import reference_models
 
-    assert [row["name"] for row in json.loads(argus("models", "--json").output)] == list(reference_models())
+    rows = json.loads(argus("models", "--json").output)
+    assert [row["name"] for row in rows] == list(reference_models())
+    scores = next(row for row in rows if row["name"] == "argus/tiny-vlm")["scores"]["objects"]
+    right, blind, chance = scores["all"]["value"], scores["blind"]["value"], scores["chance"]["all"]
+    shown = argus("models").output
+    assert f"  objects: {right:.1%} (without picture {blind:.1%}, chance {chance:.1%})" in shown
+    assert "{" not in shown
 
 
 def test_doctor_names_versions_and_extras(argus: Argus) -> None:

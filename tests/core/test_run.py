@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from argus.core.errors import ArgusError, DataError
-from argus.core.recipe import Recipe
+from argus.core.recipe import ModelSpec, Recipe
 from argus.core.run import RecordWriter, Run
 
 RECIPE = Recipe.model_validate({"name": "A Test: run", "model": {"from": "argus/tiny-vlm"}})
@@ -102,6 +102,15 @@ def test_the_same_recipe_finds_its_unfinished_run(tmp_path: Path) -> None:
     assert Run.latest_unfinished(other, tmp_path) is None
     run.finish()
     assert Run.latest_unfinished(RECIPE, tmp_path) is None
+
+
+def test_a_run_that_began_with_other_weights_is_not_gone_on_with(tmp_path: Path) -> None:
+    """Variants that were trained before and after a shipped model changed would be compared with each other."""
+    recipe = RECIPE.model_copy(update={"model": ModelSpec.model_validate({"from": "argus/tiny-vlm"})})
+    run = Run.create(recipe, tmp_path)
+    assert Run.latest_unfinished(recipe, tmp_path) is not None
+    run.write_json("environment.json", {**run.read_json("environment.json"), "models": {"argus/tiny-vlm": "0" * 12}})
+    assert Run.latest_unfinished(recipe, tmp_path) is None
 
 
 def test_two_runs_in_one_second_get_two_folders(tmp_path: Path) -> None:

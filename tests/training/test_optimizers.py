@@ -75,7 +75,6 @@ def test_saved_states_give_the_same_next_step() -> None:
                 state = both.state_dict()
                 both = optimizer(layer, settings())
                 both.load_state_dict(state)
-                assert both.state[layer.weight]
             both.step()
         ends.append(torch.cat([layer.weight.detach().flatten(), layer.bias.detach()]))
     assert torch.equal(*ends)

@@ -33,8 +33,16 @@ def models(as_json: Annotated[bool, typer.Option("--json", help="print JSON")] =
         typer.echo("no reference models are installed")
     for row in rows:
         typer.echo(f"{row['name']}  {row['type']}, {row['parameters'] / 1e6:.1f} M parameters, {row['bytes'] / 1e6:.1f} MB")
-        for name, value in row["scores"].items():
-            typer.echo(f"  {name}: {value}")
+        for name, found in row["scores"].items():
+            typer.echo(f"  {name}: {line(found)}")
+
+
+def line(found: dict[str, Any]) -> str:
+    """One entry of the scores: a domain's accuracy beside blind guessing and chance, or what stands there, piece by piece."""
+    if "all" in found:
+        beside = [("without picture", found["blind"]["value"]), ("chance", found["chance"]["all"])]
+        return f"{found['all']['value']:.1%} ({', '.join(f'{name} {value:.1%}' for name, value in beside)})"
+    return ", ".join(f"{name} {line(value) if isinstance(value, dict) else value}" for name, value in found.items())
 
 
 def description(folder: Path) -> dict[str, Any]:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from argus.core.papers import Paper
 
 MARKS = {True: "✓", False: "✗", None: "?"}
-group = typer.Typer(name="papers", invoke_without_command=True, no_args_is_help=False, rich_markup_mode=None)
+group = typer.Typer(name="papers", invoke_without_command=True, rich_markup_mode=None)
 
 
 def register(app: typer.Typer) -> None:

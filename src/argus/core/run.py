@@ -184,10 +184,15 @@ class Run:
     def latest_unfinished(
         cls, recipe: Recipe, root: Path, shard: list[int] | None = None, shards: int | None = None
     ) -> Run | None:
-        """The newest unfinished run of exactly this recipe; of this shard of it, [i, k], or of so many shards together."""
+        """The newest unfinished run of exactly this recipe; of this shard of it, [i, k], or of so many shards together.
+
+        One that began with other weights of the shipped models is another run, or its numbers would be of two models.
+        """
+        models = digests(dump(recipe))
         for folder in sorted((root / slug(recipe.name)).glob("*/"), reverse=True):
             state = _json(folder / "state.json")
             same = state.get("digest") == recipe.digest() and (state.get("shard"), state.get("shards")) == (shard, shards)
+            same = same and _json(folder / "environment.json").get("models") == models
             if same and not state.get("finished"):
                 return cls(folder)
         return None

@@ -26,7 +26,7 @@ MOMENTUM = 0.95  # of both papers
 
 
 class Together(torch.optim.Optimizer):
-    """Several optimisers that step as one; their groups, states and saved states stay their own."""
+    """Several optimisers that step as one; their states stay their own."""
 
     def __init__(self, *parts: torch.optim.Optimizer) -> None:
         self.parts = parts
@@ -36,8 +36,6 @@ class Together(torch.optim.Optimizer):
     def _share(self) -> None:
         """The parts' own groups, so that a schedule which writes a rate into a group writes it where it is used."""
         self.param_groups = [group for part in self.parts for group in part.param_groups]
-        for part in self.parts:
-            self.state.update(part.state)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
