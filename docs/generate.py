@@ -87,19 +87,20 @@ def models_page() -> str:
     """The shipped models with their recorded scores."""
     import json
 
-    from argus.core.reference import reference_models
+    from argus.core.reference import not_better_than_chance, reference_models
 
     lines = [MODELS]
     for name, folder in reference_models().items():
         scores = json.loads((folder / "scores.json").read_text(encoding="utf-8"))
         lines += [f"## `{name}`", ""]
         if "objects" in scores:
-            lines += ["| domain | accuracy (95 % interval) | without picture | chance |", "|---|---|---|---|"]
+            lines += ["| domain | accuracy (95 % interval) | without picture | chance | no better than chance |", "|---|---|---|---|---|"]
             for domain, groups in scores.items():
                 if "all" in groups:
                     a, blind = groups["all"], groups.get("blind", {}).get("value", float("nan"))
                     interval = f"{a['value']:.1%} ({a['low']:.1%} - {a['high']:.1%})"
-                    lines.append(f"| {domain} | {interval} | {blind:.1%} | {groups['chance']['all']:.1%} |")
+                    weak = ", ".join(not_better_than_chance(groups))
+                    lines.append(f"| {domain} | {interval} | {blind:.1%} | {groups['chance']['all']:.1%} | {weak} |")
         else:
             shown = {k: v for k, v in scores.items() if k != "measured"}
             lines += ["```json", json.dumps(shown, indent=1), "```"]

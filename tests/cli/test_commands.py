@@ -216,8 +216,19 @@ def test_models_lists_what_is_shipped(argus: Argus) -> None:
     scores = next(row for row in rows if row["name"] == "argus/tiny-vlm")["scores"]["objects"]
     right, blind, chance = scores["all"]["value"], scores["blind"]["value"], scores["chance"]["all"]
     shown = argus("models").output
-    assert f"  objects: {right:.1%} (without picture {blind:.1%}, chance {chance:.1%})" in shown
+    assert f"  objects: {right:.1%} (without picture {blind:.1%}, chance {chance:.1%}" in shown
     assert "{" not in shown
+
+
+def test_models_names_the_families_that_are_no_better_than_chance() -> None:
+    from argus.cli.models import line
+
+    chance = {"all": 0.4, "colour": 0.25, "relation": 0.5}
+    value = {"all": 0.7, "colour": 0.8, "relation": 0.53, "blind": 0.4}
+    groups = {name: {"value": v, "low": v - 0.04, "high": v + 0.04, "n": 600} for name, v in value.items()}
+    assert line({**groups, "chance": chance}) == "70.0% (without picture 40.0%, chance 40.0%; no better than chance: relation)"
+    del groups["relation"]
+    assert line({**groups, "chance": chance}) == "70.0% (without picture 40.0%, chance 40.0%)"
 
 
 def test_doctor_names_versions_and_extras(argus: Argus) -> None:

@@ -39,9 +39,13 @@ def models(as_json: Annotated[bool, typer.Option("--json", help="print JSON")] =
 
 def line(found: dict[str, Any]) -> str:
     """One entry of the scores: a domain's accuracy beside blind guessing and chance, or what stands there, piece by piece."""
+    from argus.core.reference import not_better_than_chance
+
     if "all" in found:
         beside = [("without picture", found["blind"]["value"]), ("chance", found["chance"]["all"])]
-        return f"{found['all']['value']:.1%} ({', '.join(f'{name} {value:.1%}' for name, value in beside)})"
+        weak = not_better_than_chance(found)
+        at_chance = f"; no better than chance: {', '.join(weak)}" if weak else ""
+        return f"{found['all']['value']:.1%} ({', '.join(f'{name} {value:.1%}' for name, value in beside)}{at_chance})"
     return ", ".join(f"{name} {line(value) if isinstance(value, dict) else value}" for name, value in found.items())
 
 

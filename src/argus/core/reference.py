@@ -7,6 +7,7 @@ from functools import cache
 from hashlib import sha256
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 SHIPPED = "argus/"
 DIGITS = 12  # of a digest
@@ -16,6 +17,12 @@ def reference_models() -> dict[str, Path]:
     """The shipped models: name -> folder."""
     root = Path(str(files("argus") / "reference"))
     return {f"{SHIPPED}{p.name}": p for p in sorted(root.glob("*")) if (p / "config.json").exists()}
+
+
+def not_better_than_chance(groups: dict[str, Any]) -> list[str]:
+    """Families of one domain's recorded scores whose 95 % interval reaches down to chance, in the order of the scores."""
+    chance = groups["chance"]
+    return [f for f, found in groups.items() if f not in {"all", "blind", "chance"} and found["low"] <= chance.get(f, 0.0)]
 
 
 def digests(text: str) -> dict[str, str]:
