@@ -50,7 +50,7 @@ def test_merged_shards_equal_one_run(whole: Path, tmp_path: Path, monkeypatch: p
 
     with monkeypatch.context() as patch:
         patch.setattr(RecordWriter, "write", killed)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(KeyboardInterrupt, match=r"To go on: argus run .* --shards 3 --shard 1 --root "):
             run_shard(whole, [], 1, 3, quick=False, fresh=False, root=tmp_path / "runs")
     with pytest.raises(DataError, match="shard 1 of 3 is not finished"):
         merge(list((tmp_path / "runs/tiny").iterdir()))

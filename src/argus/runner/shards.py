@@ -25,7 +25,7 @@ from argus.evaluation.results import summarise
 from argus.runner.examples import candidates, left
 from argus.runner.held import Held
 from argus.runner.plan import Plan, plan
-from argus.runner.run import asking, carry_out, conclude
+from argus.runner.run import asking, carry_out, conclude, interrupted
 
 
 def run_shard(
@@ -41,6 +41,7 @@ def run_shard(
     Raises:
         ArgusError: there is no such shard.
         UnsupportedError: the recipe trains, or draws a fresh seed, which the shards would do each for itself.
+        KeyboardInterrupt: the user stopped it; its text says how to go on.
     """
     if not 0 <= shard < shards:
         raise ArgusError(f"there is no shard {shard}: {shards} shards are numbered 0 to {shards - 1}")
@@ -49,8 +50,12 @@ def run_shard(
     found = None if fresh else Run.latest_unfinished(made.recipe, root, [shard, shards])
     opened = found or Run.create(made.recipe, root, shard=[shard, shards], quick=quick)
     console().print(f"{'resuming' if found else 'running'} shard {shard} of {shards} in {opened.folder}", highlight=False)
+    words = ["argus", "run", str(recipe), *overrides, "--shards", str(shards), "--shard", str(shard), *(["--quick"] if quick else [])]
     with opened.lock():
-        answer(made, opened, (shard, shards))
+        try:
+            answer(made, opened, (shard, shards))
+        except KeyboardInterrupt:
+            raise interrupted(opened, shlex.join(words), root) from None
     console().print(f"done; when all {shards} are: argus merge {opened.folder.parent}/*", highlight=False, soft_wrap=True)
     return opened
 
