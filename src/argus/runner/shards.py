@@ -50,12 +50,13 @@ def run_shard(
     found = None if fresh else Run.latest_unfinished(made.recipe, root, [shard, shards])
     opened = found or Run.create(made.recipe, root, shard=[shard, shards], quick=quick)
     console().print(f"{'resuming' if found else 'running'} shard {shard} of {shards} in {opened.folder}", highlight=False)
-    words = ["argus", "run", str(recipe), *overrides, "--shards", str(shards), "--shard", str(shard), *(["--quick"] if quick else [])]
+    words = ["argus", "run", str(recipe), *overrides, "--shards", str(shards), "--shard", str(shard)]
+    command = shlex.join([*words, *(["--quick"] if quick else [])])
     with opened.lock():
         try:
             answer(made, opened, (shard, shards))
         except KeyboardInterrupt:
-            raise interrupted(opened, shlex.join(words), root) from None
+            raise interrupted(opened, command, root) from None
     console().print(f"done; when all {shards} are: argus merge {opened.folder.parent}/*", highlight=False, soft_wrap=True)
     return opened
 
