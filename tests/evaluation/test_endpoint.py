@@ -18,7 +18,9 @@ from PIL import Image, ImageChops
 
 from argus.core.errors import ArgusError, RecipeError, UnsupportedError
 from argus.evaluation import engine
-from argus.evaluation.endpoint import EndpointModel, RefusedError, UnansweredError, first_token_scores, parse_reference
+from argus.evaluation.endpoint import EndpointModel, RefusedError, UnansweredError
+from argus.evaluation.endpoint_messages import first_token_scores
+from argus.evaluation.endpoint_reference import parse_reference
 from argus.evaluation.engine import MemoryRecords, evaluate
 from argus.evaluation.inferencers.search import Looks
 from argus.evaluation.options import EvaluationOptions

@@ -12,7 +12,7 @@ from argus.core.errors import RecipeError, UnsupportedError
 from argus.core.registry import build
 from argus.core.sample import Message, Sample, TextPart
 from argus.evaluation.desiderata import temperature
-from argus.evaluation.endpoint import _messages
+from argus.evaluation.endpoint_messages import api_messages
 from argus.evaluation.inferencers.base import Answer, Question
 from argus.evaluation.local import LocalModel
 
@@ -104,7 +104,7 @@ def test_a_turn_that_has_begun_goes_on_from_its_words(model, processor, question
 
 def test_an_endpoint_refuses_to_go_on_from_words(questions):
     with pytest.raises(UnsupportedError, match="begins its turn itself"):
-        _messages(replace(questions[0], lead="The answer is"))
+        api_messages(replace(questions[0], lead="The answer is"))
 
 
 class Scripted:

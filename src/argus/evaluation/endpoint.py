@@ -14,9 +14,7 @@ so options must differ in their first token, as letters do.
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
-import math
 import os
 import random
 import threading
@@ -25,36 +23,17 @@ from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any, TypeVar
-from urllib.parse import parse_qsl, urldefrag
-
-from pydantic import Field
 
 from argus.core.errors import ArgusError, ModelError, UnsupportedError
-from argus.core.images import encode_png
-from argus.core.registry import Options, check_options
-from argus.core.sample import ImagePart
+from argus.evaluation.endpoint_messages import api_messages, first_token_scores, retry_after, top_log_probabilities
+from argus.evaluation.endpoint_reference import parse_reference
 from argus.evaluation.inferencers.base import Answer, Question
 
-PREFIX = "openai:"
 TOP = 20  # most alternatives per token that the API gives
 POOL = 8  # connections of one client: its bookkeeping grows with the square of them
 PASSING = {408, 409, 425, 429}  # statuses below 500 that may pass
 Q = TypeVar("Q")
 T = TypeVar("T")
-
-
-class EndpointOptions(Options):
-    """What may stand behind `#` in a reference."""
-
-    key_variable: str = Field("OPENAI_API_KEY", description="environment variable that holds the key; none is sent if unset")
-    concurrency: int = Field(16, ge=1, le=512, description="requests under way at once")
-    requests_per_minute: float | None = Field(None, gt=0, description="most requests started per minute")
-    timeout: float = Field(120.0, gt=0, description="seconds that a request may take")
-    retries: int = Field(6, ge=0, le=100, description="further tries of a request that failed")
-    backoff: float = Field(1.0, ge=0, description="seconds before the first further try; doubles each time")
-    longest_wait: float = Field(60.0, ge=0, description="most seconds between two tries")
-    input_price: float = Field(0.0, ge=0, description="price of a million prompt tokens")
-    output_price: float = Field(0.0, ge=0, description="price of a million generated tokens")
 
 
 class RefusedError(ModelError):
@@ -81,28 +60,6 @@ class Usage:
     failed: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
-
-
-def is_endpoint(reference: str | None) -> bool:
-    """Whether a model's reference names an endpoint."""
-    return reference is not None and reference.startswith(PREFIX)
-
-
-def parse_reference(reference: str) -> tuple[str, str, EndpointOptions]:
-    """Name, base URL and options of `openai:<name>@<base-url>#<options>`.
-
-    Raises:
-        ArgusError: not of this form, or a wrong option.
-    """
-    plain, fragment = urldefrag(reference.removeprefix(PREFIX))
-    name, sign, url = plain.rpartition("@")
-    if not (sign and name and url.startswith(("http://", "https://"))):
-        raise ModelError(
-            f"'{reference}' is no endpoint.", hint="Write openai:<name>@<base-url>, the URL with http:// or https://."
-        )
-    options = check_options("model", plain, EndpointOptions, dict(parse_qsl(fragment, keep_blank_values=True)))
-    assert isinstance(options, EndpointOptions)
-    return name, url.rstrip("/"), options
 
 
 class EndpointModel:
@@ -200,7 +157,7 @@ class EndpointModel:
             if "HTTP 400" not in error.message and "HTTP 422" not in error.message:
                 raise
             raise UnsupportedError(f"{self.name} refuses to give log-probabilities", where=self.url, hint=hint) from None
-        if not _top(choice):
+        if not top_log_probabilities(choice):
             raise UnsupportedError(f"{self.name} gives no top log-probabilities", where=self.url, hint=hint)
         self._scores = True
 
@@ -266,12 +223,12 @@ class EndpointModel:
         return await asyncio.gather(*work)
 
     async def _write(self, question: Question, max_new_tokens: int) -> Answer:
-        choice = await self._ask(_messages(question), max_new_tokens)
+        choice = await self._ask(api_messages(question), max_new_tokens)
         return Answer(choice["message"]["content"].strip(), tokens=choice["tokens"])
 
     async def _score(self, question: Question) -> list[float]:
-        choice = await self._ask(_messages(question), 1, logprobs=True, top_logprobs=TOP)
-        return first_token_scores(question.sample.options, _top(choice), question.sample.id)
+        choice = await self._ask(api_messages(question), 1, logprobs=True, top_logprobs=TOP)
+        return first_token_scores(question.sample.options, top_log_probabilities(choice), question.sample.id)
 
     async def _ask(self, messages: list[dict[str, Any]], max_tokens: int, **more: Any) -> dict[str, Any]:
         """The first choice of an answer, with its number of `tokens`."""
@@ -307,7 +264,7 @@ class EndpointModel:
         finally:
             self._free.put_nowait(client)
         if response.status_code in PASSING or response.status_code >= 500:
-            raise _PassingError(f"HTTP {response.status_code}", _seconds(response.headers.get("retry-after")))
+            raise _PassingError(f"HTTP {response.status_code}", retry_after(response.headers.get("retry-after")))
         if response.status_code != 200:
             raise RefusedError(f"HTTP {response.status_code}: {response.text[:300]}", where=self.url)
         try:
@@ -322,64 +279,3 @@ class EndpointModel:
         self.usage.prompt_tokens += int(used.get("prompt_tokens") or 0)
         self.usage.completion_tokens += tokens
         return {**choice, "tokens": tokens}
-
-
-def first_token_scores(options: Sequence[str], top: dict[str, float], where: str = "") -> list[float]:
-    """Log-probability that the answer's first token begins each option and no other.
-
-    Raises:
-        UnsupportedError: a likely first token begins several options.
-    """
-    scores: list[list[float]] = [[] for _ in options]
-    for token, logp in top.items():
-        begun = [i for i, option in enumerate(options) if token.strip() and option.strip().startswith(token.strip())]
-        if len(begun) > 1:
-            alike = " and ".join(f"'{options[i]}'" for i in begun)
-            raise UnsupportedError(
-                f"{alike} begin with the same token '{token}', and an endpoint shows only the first",
-                where=where or None,
-                hint="Ask with the instruction `lettered`, or by the inferencer `generate`.",
-            )
-        for i in begun:
-            scores[i].append(logp)
-    floor = min(top.values(), default=-math.inf)
-    return [math.log(sum(map(math.exp, s))) if s else floor for s in scores]
-
-
-def _top(choice: dict[str, Any]) -> dict[str, float]:
-    """Token -> log-probability of the first position; empty when the server gives none."""
-    content = (choice.get("logprobs") or {}).get("content") or []
-    return {t["token"]: float(t["logprob"]) for t in (content[0].get("top_logprobs") or [])} if content else {}
-
-
-def _messages(question: Question) -> list[dict[str, Any]]:
-    """The conversation in the API's format, pictures as data URLs in the order in which it shows them.
-
-    Raises:
-        UnsupportedError: something that the API has no form for.
-    """
-    if question.lead:
-        raise UnsupportedError(
-            "an endpoint begins its turn itself, so it cannot go on from words that it is taken to have said",
-            where=question.sample.id,
-            hint="Ask by the inferencer `generate`.",
-        )
-    pictures = iter(question.images)
-    found = []
-    for message, chat in zip(question.sample.messages, question.sample.chat(), strict=True):
-        parts = []
-        for part, plain in zip(message.content, chat["content"], strict=True):
-            if isinstance(part, ImagePart):
-                data = base64.b64encode(encode_png(next(pictures))).decode()
-                parts.append({"type": "image_url", "image_url": {"url": f"data:image/png;base64,{data}"}})
-            elif plain["type"] == "text":
-                parts.append(plain)
-            else:
-                raise UnsupportedError(f"an endpoint takes pictures and text, not {plain['type']}", where=question.sample.id)
-        found.append({"role": message.role, "content": parts})
-    return found
-
-
-def _seconds(header: str | None) -> float | None:
-    """A Retry-After of seconds; dates are left to the back-off."""
-    return float(header) if header and header.replace(".", "", 1).isdigit() else None

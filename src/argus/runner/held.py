@@ -11,7 +11,8 @@ from typing import Any
 from argus.core.errors import RecipeError, UnsupportedError
 from argus.core.progress import console
 from argus.core.run import Run
-from argus.evaluation.endpoint import EndpointModel, is_endpoint
+from argus.evaluation.endpoint import EndpointModel
+from argus.evaluation.endpoint_reference import is_endpoint
 from argus.methods.attach import attach
 from argus.methods.attached import Attached
 from argus.model.compose import compose

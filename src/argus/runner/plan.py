@@ -16,7 +16,7 @@ from argus.core import claims
 from argus.core.errors import ArgusError, RecipeError, UnsupportedError, nearest
 from argus.core.recipe import ModelSpec, Recipe, Source, load_recipe
 from argus.core.registry import build, technique, validation_text
-from argus.evaluation.endpoint import is_endpoint, parse_reference
+from argus.evaluation.endpoint_reference import is_endpoint, parse_reference
 from argus.evaluation.engine import build_instructions, build_metrics
 from argus.evaluation.metrics.base import CostMetric
 from argus.evaluation.options import EvaluationOptions, named

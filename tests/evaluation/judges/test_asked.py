@@ -157,13 +157,13 @@ def test_a_model_on_this_machine_judges(model, processor, monkeypatch):
 
 
 def test_pictures_go_out_in_order_to_judges_that_see(server):
-    from argus.evaluation.endpoint import _messages
+    from argus.evaluation.endpoint_messages import api_messages
     from argus.evaluation.inferencers.base import Question
 
     two = item(pictures=2)
     build("judge", "touchstone_seen", {"model": server.reference}).judge([two], [ANSWER])
     assert [pictures_in(body) for body in server.bodies] == [2, 2]
-    asked = _messages(Question("q", Sample("q", two.messages), two.images()))
+    asked = api_messages(Question("q", Sample("q", two.messages), two.images()))
     sent = [p for m in server.bodies[0]["messages"] for p in m["content"] if p["type"] == "image_url"]
     assert sent == [p for p in asked[0]["content"] if p["type"] == "image_url"]
 

@@ -27,7 +27,8 @@ from argus.core.errors import ArgusError, ModelError, UnknownNameError, nearest
 from argus.core.images import load_image
 from argus.core.run import RecordWriter
 from argus.core.sample import ImagePart, Message, Sample
-from argus.evaluation.endpoint import EndpointModel, RefusedError, is_endpoint, parse_reference
+from argus.evaluation.endpoint import EndpointModel, RefusedError
+from argus.evaluation.endpoint_reference import is_endpoint, parse_reference
 from argus.evaluation.inferencers.base import Question
 from argus.evaluation.judges.scripted import RULES
 from argus.evaluation.local import LocalModel
