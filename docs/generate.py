@@ -94,7 +94,10 @@ def models_page() -> str:
         scores = json.loads((folder / "scores.json").read_text(encoding="utf-8"))
         lines += [f"## `{name}`", ""]
         if "objects" in scores:
-            lines += ["| domain | accuracy (95 % interval) | without picture | chance | no better than chance |", "|---|---|---|---|---|"]
+            lines += [
+                "| domain | accuracy (95 % interval) | without picture | chance | no better than chance |",
+                "|---|---|---|---|---|",
+            ]
             for domain, groups in scores.items():
                 if "all" in groups:
                     a, blind = groups["all"], groups.get("blind", {}).get("value", float("nan"))

@@ -1,5 +1,7 @@
 """Vision towers: every family gives features of one shape, and the CLS row that the full map has."""
 
+from dataclasses import fields
+
 import pytest
 import torch
 from transformers import AutoConfig
@@ -53,6 +55,18 @@ def test_every_known_family_gives_its_patches_and_its_cls_row(kind: str) -> None
     assert torch.equal(plain.tokens, read.tokens)
     assert plain.prefix is not None
     assert plain.prefix.shape[1] == tower.prefix
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", [*TOWERS, "convnext"])
+def test_some_tiles_at_a_time_give_the_same_features(name: str) -> None:
+    maps = AutoConfig.for_model("convnext", hidden_sizes=[8, 16, 32, 32], depths=[1, 1, 1, 1], image_size=64)
+    tower = build_tower(TOWERS.get(name, maps)).eval()
+    pixels = torch.randn(5, 3, tower.image_size, tower.image_size)
+    asked = {"hidden_states": name != "convnext", "cls_attention": tower.has_cls}
+    expected, found = tower(pixels, **asked), tower(pixels, **asked, tiles_per_pass=2)
+    for f in fields(expected):
+        torch.testing.assert_close(getattr(found, f.name), getattr(expected, f.name), rtol=1e-4, atol=1e-5)
 
 
 def test_registers_are_no_patches() -> None:

@@ -181,6 +181,25 @@ def test_a_search_asks_every_family(folder: Path) -> None:
     assert answer.notes["search"]["pops"][0] >= 1
 
 
+def test_partial_lora_is_saved_and_loaded_with_the_model(folder: Path, tmp_path: Path) -> None:
+    model, words = argus.load(str(folder))
+    asked = [question(), question(2)]
+    before = LocalModel(model, words).score(asked, mean=False)
+    build("tuner", "partial_lora", {"r": 4, "alpha": 8}).apply(model)
+    assert LocalModel(model, words).score(asked, mean=False) == before
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "lora_B" in name:
+                weight.normal_()
+    tuned = LocalModel(model, words).score(asked, mean=False)
+    assert tuned != before
+    model.save_pretrained(tmp_path)
+    words.save_pretrained(tmp_path)
+    again, words = argus.load(str(tmp_path))
+    assert not again.training
+    assert LocalModel(again, words).score(asked, mean=False) == tuned
+
+
 def test_videos_need_torchvision(folder: Path) -> None:
     _, words = argus.load(str(folder))
     if hasattr(words, "video_token"):

@@ -98,6 +98,17 @@ def test_evaluations_get_the_names_that_claims_use(recipe: Write) -> None:
         plan(file, ["claims.2=full.accuracy > 0"])
 
 
+def test_a_variant_asked_through_another_view_is_checked(recipe: Write, model: Path) -> None:
+    parts = "compose: {language_model: argus/tiny-vlm, encoder: argus/tiny-clip, view: 4khd}"
+    changed = [(f"from: {model}", parts), ("full: {}", "full: {ask: {view: {hd_num: 9}}}")]
+    made = plan(recipe(*changed))
+    assert made.options("full", "objects").view == {"hd_num": 9}
+    assert made.options("fastervlm", "objects").view == {}
+    assert made.base("full") == made.base("fastervlm")  # one trained model
+    with pytest.raises(ArgusError, match=r"unknown option 'hdnum'.*'hd_num'"):
+        plan(recipe(*changed, ("hd_num: 9", "hdnum: 9")))
+
+
 def test_variants_on_the_same_model_share_one_copy(recipe: Write) -> None:
     made = plan(recipe(("fastv: {attach", "fastv: {seed: 1, attach")))
     assert made.base("full") == made.base("fastervlm") != made.base("fastv")

@@ -157,6 +157,17 @@ def test_one_picture_has_no_contrast() -> None:
     assert objective.parts.scales["depth"].grad == 0
 
 
+@torch.no_grad()
+def test_embeddings_are_compared_in_float32_under_bf16() -> None:
+    model, processor = made()
+    objective = bound(model, processor, **TAUGHT)
+    torch.manual_seed(0)
+    made_, target = torch.randn(3, 16, 64), torch.randn(3, 16, 64)
+    expected = objective.distance("depth", made_, target)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(objective.distance("depth", made_, target), expected)
+
+
 @pytest.mark.parametrize("packing", [0, 200])
 @pytest.mark.parametrize("text", [True, False])
 def test_a_resampler_reads_system_picture_its_tokens_and_text(packing: int, text: bool) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import distributed, multiprocessing
 from torch.nn import functional as F
 from transformers import ViTMAEForPreTraining
 
@@ -19,7 +20,7 @@ from argus.model.encoders.comm import CommConfig
 from argus.model.processor import processor_for
 from argus.training.data import StageData
 from argus.training.objectives.mae import masked_states, patches, reconstruction_loss
-from argus.training.objectives.qformer import pairs
+from argus.training.objectives.qformer import pairs, similarity
 from argus.training.options import DataOptions, StageOptions
 from argus.training.stage import train_stage
 from tests.model.connectors.test_qformer import SIZES
@@ -59,7 +60,7 @@ def lesson(model: Any, processor: Any, count: int = 4, **options: Any) -> tuple[
 def test_contrast_is_over_the_nearest_query(connector: str) -> None:
     model, processor = made(connector)
     objective, batch = lesson(model.eval(), processor)
-    batch["same"] = torch.eye(4, dtype=torch.bool)
+    batch["text"] = torch.arange(4)
     _, parts = objective.loss(model, batch)
     projector = model.model.multi_modal_projector
     features = model.model.encode_images(batch["pixel_values"])
@@ -74,6 +75,51 @@ def test_contrast_is_over_the_nearest_query(connector: str) -> None:
     scores = scores / 0.07
     by_hand = -(scores.log_softmax(1).diagonal().mean() + scores.log_softmax(0).diagonal().mean()) / 2
     torch.testing.assert_close(parts["contrast"], by_hand, rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_similarities_are_those_of_float32_whatever_the_states_are() -> None:
+    torch.manual_seed(0)
+    looks, reads, temperature = torch.randn(3, 5, 64).bfloat16(), torch.randn(4, 64).bfloat16(), torch.tensor(0.07)
+    expected = similarity(looks.float(), reads.float(), temperature)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(similarity(looks, reads, temperature), expected)
+
+
+def contrast_alone(first: int, count: int) -> tuple[Any, torch.Tensor, dict[str, torch.Tensor]]:
+    """A model, and the contrast of some pictures of one order with their texts."""
+    model, processor = made("qformer")
+    objective, _ = lesson(model.eval(), processor, match=0.0, generate=0.0)
+    data = StageData(DataOptions.model_validate(DATA), 100, questions=False)
+    loss, parts = objective.loss(model, objective.collate([data[i] for i in range(first, first + count)]))
+    return model, loss, parts
+
+
+def share(rank: int, folder: str) -> None:
+    """What one of two processes computes of a batch of eight: loss and gradients, averaged as DDP does."""
+    torch.set_num_threads(1)
+    distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    model, loss, parts = contrast_alone(4 * rank, 4)
+    loss.backward()
+    found = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    found.update(loss=loss.detach(), retrieval=parts["retrieval"])
+    for value in found.values():
+        distributed.all_reduce(value)
+        value /= 2
+    torch.save(found, f"{folder}/{rank}.pt")
+    distributed.destroy_process_group()
+
+
+def test_two_processes_contrast_their_pairs_with_those_of_both(tmp_path: Path) -> None:
+    model, loss, parts = contrast_alone(0, 8)
+    loss.backward()
+    multiprocessing.spawn(share, (str(tmp_path),), nprocs=2)
+    for rank in range(2):
+        found = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        torch.testing.assert_close(found.pop("loss"), loss.detach())
+        torch.testing.assert_close(found.pop("retrieval"), parts["retrieval"])
+        for name, gradient in found.items():
+            torch.testing.assert_close(gradient, model.get_parameter(name).grad, rtol=1e-3, atol=1e-5)
 
 
 @torch.no_grad()
@@ -124,7 +170,7 @@ def test_matching_is_the_mean_of_the_queries_logits() -> None:
         looks, reads = F.normalize(branch.look(queries), dim=-1), F.normalize(branch.read(text[:, 0]), dim=-1)
         scores = torch.einsum("iqe,je->ijq", looks, reads).max(-1).values / branch.temperature
         losses = []
-        for i, j, right in zip(*(t.tolist() for t in pairs(scores, batch["same"])), strict=True):
+        for i, j, right in zip(*(t.tolist() for t in pairs(scores, batch["text"][:, None] == batch["text"])), strict=True):
             queries, _ = projector.qformer.with_text(picture[i : i + 1], ids[j : j + 1], mask[j : j + 1], "joint")
             logits = torch.stack([branch.match(q) for q in queries[0]]).mean(0)
             losses.append(-logits.log_softmax(-1)[right])
@@ -213,6 +259,24 @@ def test_the_masked_autoencoder_can_be_trained_first(tmp_path: Path) -> None:
     assert all("vision_tower.towers.1" in k or ".detail." in k or ".decoder." in k for k in changed)
 
 
+@pytest.mark.parametrize("paired", [False, True])
+def test_a_masked_autoencoder_learns_beside_a_connector_without_decoder(paired: bool, tmp_path: Path) -> None:
+    tower = pair() if paired else TOWERS["mae"]
+    model, processor = made("qformer", tower=tower)
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    place = "towers.1" if paired else "vision_tower"
+    stage = {**BASE, "objective": {"mae": {"decoder": DECODER}}, "train": [place, "mae"], "steps": 40, "log_every": 10}
+    result = train_stage(model, processor, StageOptions.model_validate({**stage, "batch_size": 8}), tmp_path)
+    assert result.log[-1]["reconstruction"] < result.log[0]["reconstruction"]
+    changed = {k for k, v in model.state_dict().items() if not torch.equal(v, before[k])}
+    assert changed
+    assert all(f"{place}." in k for k in changed)
+    assert (tmp_path / "techniques" / "mae.safetensors").exists()
+    wrong = build("objective", "mae", {"decoder": {**DECODER, "patch": 16}})
+    with pytest.raises(UnsupportedError, match="patches of one size"):
+        wrong.bind(model, processor)
+
+
 def test_reconstruction_passes_the_queries() -> None:
     """Patches that are all alike but for their picture's colour: what is shown says nothing, so only the queries can tell."""
     torch.manual_seed(0)
@@ -234,7 +298,7 @@ def test_reconstruction_passes_the_queries() -> None:
 
 def test_what_cannot_be_pretrained_is_said() -> None:
     model, processor = made("qformer")
-    with pytest.raises(UnsupportedError, match="needs a pair of towers"):
+    with pytest.raises(UnsupportedError, match="needs a masked autoencoder"):
         lesson(model, processor, reconstruct=1.0)
     model, processor = made("qformer", words=0)
     with pytest.raises(UnsupportedError, match="no text branch"):
@@ -247,5 +311,5 @@ def test_what_cannot_be_pretrained_is_said() -> None:
         lesson(model, processor, reconstruct=1.0)
     towers = CommConfig([TOWERS["vit"], TOWERS["dinov2"]], [{"merge": "select", "align": 0}] * 2)
     model, processor = made(tower=towers)
-    with pytest.raises(UnsupportedError, match="second a masked autoencoder"):
+    with pytest.raises(UnsupportedError, match="needs a masked autoencoder"):
         lesson(model, processor, reconstruct=1.0)

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from argus.core.errors import RecipeError
+from argus.core.recipe import load_recipe
 from argus.model.composed import ArgusForConditionalGeneration
 from argus.model.config import ArgusConfig
 from argus.model.processor import processor_for
@@ -16,7 +17,7 @@ from argus.training.stage import train_stage
 from argus.training.tuners.lora import LoRA, LoRAOptions
 from tests.model.backbones.test_attention_norms import PHI
 from tests.model.connectors.test_qformer import SIZES
-from tests.model.tiny import TOWERS, tokenizer
+from tests.model.tiny import LANGUAGE, TOWERS, tokenizer
 
 MATRICES = ["project", "project_2"]
 INSIDE = ["q_head_norm", "k_head_norm", "out_norm"]
@@ -26,12 +27,12 @@ DATA = {"world": {"objects": 1.0}, "size": 32, "questions": 2, "families": ["col
 BASE = {"objective": "sft", "data": DATA, "steps": 2, "batch_size": 2, "log_every": 1, "precision": "fp32"}
 
 
-def tinygpt_v() -> tuple[ArgusForConditionalGeneration, Any]:
+def tinygpt_v(tower: str = "clip", language: Any = PHI) -> tuple[ArgusForConditionalGeneration, Any]:
     words = tokenizer()
     torch.manual_seed(0)
     config = ArgusConfig(
-        TOWERS["clip"].to_dict(),
-        {**PHI, "vocab_size": len(words), "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0},
+        TOWERS[tower].to_dict(),
+        {**language, "vocab_size": len(words), "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0},
         connector={"qformer": {**SIZES, "through": 40, "dropout": 0.5}},
         backbone={"attention_norms": {}},
         image_token_id=3,
@@ -44,6 +45,11 @@ def names(model: torch.nn.Module) -> set[str]:
     return {
         n.removeprefix("base_model.model.model.").removeprefix("model.") for n, p in model.named_parameters() if p.requires_grad
     }
+
+
+def plain_names(model: torch.nn.Module) -> set[str]:
+    """As `names`, whether a part is trained as it is or as the copy that peft makes of it."""
+    return {name.replace("modules_to_save.default.", "") for name in names(model)}
 
 
 NORMS = {
@@ -69,17 +75,29 @@ def test_the_first_stage_trains_two_matrices_and_the_norms() -> None:
 def test_later_stages_add_lora_on_attention() -> None:
     model, _ = tinygpt_v()
     tuned = LoRA(LoRAOptions(**LORA, full=[*MATRICES, *INSIDE, *OWN])).apply(model)
-    updates = {
-        f"language_model.layers.{i}.self_attn.{m}.lora_{x}.default.weight" for i in (0, 1) for m in LORA["targets"] for x in "AB"
-    }  # type: ignore[attr-defined]
-    assert (
-        names(tuned)
-        == {
-            n.replace(".weight", ".modules_to_save.default.weight").replace(".bias", ".modules_to_save.default.bias")
-            for n in NORMS
-        }
-        | updates
-    )
+    assert plain_names(tuned) == NORMS | updates(LORA["targets"])
+
+
+def updates(targets: Any) -> set[str]:
+    return {f"language_model.layers.{i}.self_attn.{m}.lora_{x}.default.weight" for i in (0, 1) for m in targets for x in "AB"}
+
+
+def test_the_recipes_stages_train_the_norm_behind_all_blocks_and_no_norm_of_the_encoder() -> None:
+    """The shipped language model calls its last norm `norm`, as the encoder does."""
+    expected = {
+        *(f"multi_modal_projector.{m}.{kind}" for m in MATRICES for kind in ("weight", "bias")),
+        *(name for name in NORMS if name.startswith("attention_norms.")),
+        *(f"language_model.layers.{i}.input_layernorm.weight" for i in (0, 1)),
+        "language_model.norm.weight",
+    }
+    stages = load_recipe("tinygpt-v").recipe.stages
+    model, _ = tinygpt_v("vit", LANGUAGE["llama"])
+    set_trainable(model, stages["one"]["train"])
+    assert names(model) == expected
+    for stage in ("two", "three", "four", "at_once"):
+        model, _ = tinygpt_v("vit", LANGUAGE["llama"])
+        options = stages[stage]["tuner"]["lora"]
+        assert plain_names(LoRA(LoRAOptions(**options)).apply(model)) == expected | updates(options["targets"])
 
 
 def test_stages_follow_each_other_and_leave_a_plain_model(tmp_path: Path) -> None:

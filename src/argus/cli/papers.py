@@ -77,6 +77,44 @@ def record(folder: Annotated[Path, typer.Argument(metavar="RUN", help="a finishe
     typer.echo(record_result(run))
 
 
+@group.command(
+    epilog=examples(
+        "argus papers measure --dry-run",
+        "argus papers measure",
+        "argus papers measure fastervlm damro",
+        "argus papers measure --stale --root /data/runs",
+    )
+)
+def measure(
+    slugs: Annotated[list[str] | None, typer.Argument(metavar="SLUG...", help="these systems; without, see the options")] = None,
+    stale: Annotated[bool, typer.Option("--stale", help="only those recorded with earlier weights of a shipped model")] = False,
+    unmeasured: Annotated[
+        bool, typer.Option("--unmeasured", help="only those without a record of their claims as they are now")
+    ] = False,
+    root: Annotated[Path, typer.Option(help="folder that run folders and locks are made in")] = Path("runs"),
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="print the order and the minutes of the last record, no more")
+    ] = False,
+) -> None:
+    """Run the recipes of systems one after another and record what they find.
+
+    Without names, of all systems whose record is missing or made with earlier weights of a shipped model. A recipe that fails
+    stops no other; which failed and why stands at the end, with exit code 1. Several processes of this command under one root
+    share the work: each takes a recipe that no other has. One that was interrupted goes on when it is given again.
+    """
+    from argus.runner.measure import due, measure, overview
+
+    jobs = due(slugs or (), stale=stale, unmeasured=unmeasured)
+    if dry_run or not jobs:
+        typer.echo(overview(jobs))
+        return
+    failed = measure(jobs, root)
+    for recipe, reason in failed.items():
+        typer.echo(f"failed: {recipe}: {reason}", err=True)
+    if failed:
+        raise typer.Exit(1)
+
+
 def described(paper: Paper) -> str:
     """A paper as text."""
     lines = [f"{paper.name}: {paper.title}"]

@@ -49,6 +49,10 @@ class UnsupportedError(ArgusError):
     """A combination that cannot work, refused before anything runs, with the reason."""
 
 
+class LockedError(ArgusError):
+    """Something that another process, which is alive, works on."""
+
+
 def nearest(name: str, valid: Iterable[str]) -> str:
     """A hint that names the nearest valid name and, when there are few, all of them.
 

@@ -53,6 +53,11 @@ class Paper:
     measured: dict[str, Any] | None = None
     note: str | None = None
 
+    @property
+    def stale(self) -> bool:
+        """Whether it was measured with weights that a shipped model has no more."""
+        return self.measured is not None and self.note is not None
+
 
 def results_folder() -> Path:
     """Where recorded results are kept."""
@@ -125,6 +130,18 @@ def record_result(run: Run) -> Path:
     path = folder / f"{slug}.json"
     path.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return path
+
+
+def last_minutes(slug: str) -> float | None:
+    """How long the recorded run took, whatever has become of its claims since; None without a record."""
+    file = results_folder() / f"{slug}.json"
+    return float(json.loads(file.read_text(encoding="utf-8"))["minutes"]) if file.exists() else None
+
+
+def recorded_since(slug: str, moment: float) -> bool:
+    """Whether a run was recorded after a moment, by any process."""
+    file = results_folder() / f"{slug}.json"
+    return file.exists() and file.stat().st_mtime > moment
 
 
 def _anywhere(command: str) -> str:

@@ -66,7 +66,8 @@ class Variant(BaseModel):
     model: dict[str, Any] = Field(default_factory=dict, description="changes to the model line")
     ask: dict[str, Any] = Field(
         default_factory=dict,
-        description="changes to every evaluation: another scenario, instruction, inferencer, or number of visual_tokens",
+        description="changes to every evaluation: another scenario, instruction, inferencer, number of visual_tokens, or options "
+        "of the view",
     )
     seed: int | None = Field(None, description="seed of new weights")
 

@@ -24,12 +24,13 @@ from types import TracebackType
 from typing import Any, Self
 
 from argus.core.environment import environment
-from argus.core.errors import ArgusError, DataError
+from argus.core.errors import ArgusError, DataError, LockedError
 from argus.core.recipe import Recipe, dump
 from argus.core.reference import digests
 
 SCHEMA = 1  # version of a record
 SYNC_SECONDS = 5.0  # between fsyncs: a power cut loses at most this much; a killed process loses nothing
+LOCK_SECONDS = 0.2  # in which who makes a lock has written into it who it is
 
 
 class RecordWriter:
@@ -188,12 +189,21 @@ class Run:
 
         One that began with other weights of the shipped models is another run, or its numbers would be of two models.
         """
+        return cls._latest(recipe, root, shard, shards, finished=False)
+
+    @classmethod
+    def latest_finished(cls, recipe: Recipe, root: Path) -> Run | None:
+        """The newest finished run of exactly this recipe, all of it, with the weights that the shipped models have now."""
+        return cls._latest(recipe, root, None, None, finished=True)
+
+    @classmethod
+    def _latest(cls, recipe: Recipe, root: Path, shard: list[int] | None, shards: int | None, *, finished: bool) -> Run | None:
         models = digests(dump(recipe))
         for folder in sorted((root / slug(recipe.name)).glob("*/"), reverse=True):
             state = _json(folder / "state.json")
             same = state.get("digest") == recipe.digest() and (state.get("shard"), state.get("shards")) == (shard, shards)
             same = same and _json(folder / "environment.json").get("models") == models
-            if same and not state.get("finished"):
+            if same and bool(state.get("finished")) == finished:
                 return cls(folder)
         return None
 
@@ -248,19 +258,43 @@ class RunLock:
         self.path = path
 
     def __enter__(self) -> Self:
-        owner = int(self.path.read_text() or 0) if self.path.exists() else 0
-        if owner and owner != os.getpid() and _alive(owner):
-            raise ArgusError(
-                f"process {owner} is writing this run", where=str(self.path.parent), hint="Wait for it, or use --fresh."
-            )
-        self.path.write_text(str(os.getpid()))
+        while not self._made():
+            owner = self._owner()
+            if owner != os.getpid() and _alive(owner):
+                raise LockedError(
+                    f"process {owner} is writing this run", where=str(self.path.parent), hint="Wait for it, or use --fresh."
+                )
+            self.path.unlink(missing_ok=True)
         return self
 
     def __exit__(self, *exc: object) -> None:
         self.path.unlink(missing_ok=True)
 
+    def _made(self) -> bool:
+        """Make the file, unless it is there: of several processes that try at once, one succeeds."""
+        try:
+            with self.path.open("x") as file:
+                file.write(str(os.getpid()))
+        except FileExistsError:
+            return False
+        return True
+
+    def _owner(self) -> int:
+        """Who made the file; 0 where it is gone, or where nobody wrote into it for as long as that may take."""
+        for wait in (0.0, LOCK_SECONDS):
+            time.sleep(wait)
+            try:
+                text = self.path.read_text().strip()
+            except FileNotFoundError:
+                return 0
+            if text.isdecimal():
+                return int(text)
+        return 0
+
 
 def _alive(pid: int) -> bool:
+    if not pid:
+        return False
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -107,6 +107,12 @@ class Sample:
         return [{"role": m.role, "content": [_chat_part(p) for p in m.content]} for m in self.messages]
 
 
+def in_words(message: Message, text: str) -> Message:
+    """A turn with a line of text in front of it in the place of its pictures."""
+    rest = [part for part in message.content if not isinstance(part, ImagePart)]
+    return Message(message.role, [TextPart(f"{text}\n"), *rest])
+
+
 def box_text(box: tuple[float, float, float, float]) -> str:
     """A box as models write it: four integers 0..99 of a 100 x 100 grid, `[x1, y1, x2, y2]`."""
     return "[" + ", ".join(str(min(99, max(0, int(v * 100)))) for v in box) + "]"

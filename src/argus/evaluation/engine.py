@@ -33,6 +33,7 @@ from argus.evaluation.metrics.base import AnswerMetric, CostMetric, Score
 from argus.evaluation.options import EvaluationOptions, named
 from argus.evaluation.results import EvaluationResult, Metrics, summarise
 from argus.evaluation.scenarios.base import Group, build_scenario
+from argus.model.viewing import viewing
 
 
 class Records(Protocol):
@@ -105,9 +106,10 @@ def evaluate(
         shard,
     )
     instructions = build_instructions(options)
-    run.ask(instructions, blind=False)
-    if options.blind:
-        run.ask([*instructions, build("instruction", "blind")], blind=True)
+    with viewing(model, processor, options.view):
+        run.ask(instructions, blind=False)
+        if options.blind:
+            run.ask([*instructions, build("instruction", "blind")], blind=True)
     return summarise(records.records(), run.metrics, options.examples)
 
 

@@ -39,6 +39,10 @@ class EvaluationOptions(Options):
     visual_tokens: int | None = Field(
         None, ge=1, description="visual tokens per tile, for a model whose connector can choose; its most when not given"
     )
+    view: dict[str, Any] = Field(
+        default_factory=dict,
+        description="changed options of the model's own view, e.g. {hd_num: 9}: pictures are cut otherwise than in training",
+    )
     metrics: Different = Field(["accuracy"], min_length=1, description="what is measured")
     samples: int | None = Field(2000, ge=1, description="questions to ask; null for all that a finite scenario has")
     seed: int | Literal["fresh"] = Field(

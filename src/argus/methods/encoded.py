@@ -31,12 +31,16 @@ class Encoding:
         tokens: (M, PROBE) leading dimensions of the visual tokens, in placeholder order.
         scores: kind -> (T,) attention per visual token (leading tokens of a crop left out).
         fingerprints: (G,) int64 made from each crop's pixels, where they are wanted.
+        features, patches: what the tower gave, and kind -> (G, N) attention per patch; instead of `scores`, for techniques that
+            choose patches in front of the connector.
     """
 
     pieces: list[Piece]
     tokens: Tensor | None = None
     scores: dict[Kind, Tensor] = field(default_factory=dict)
     fingerprints: Tensor | None = None
+    features: Any = None
+    patches: dict[Kind, Tensor] = field(default_factory=dict)
 
     def crop_scores(self, kind: Kind, crop: int) -> Tensor:
         """(N,) scores of one piece."""
@@ -48,7 +52,11 @@ class Encoding:
         """(shown,) int64 of those crops of one piece that are in the prompt."""
         if self.fingerprints is None:
             raise _too_early()
-        return self.fingerprints.split([p.tiles for p in self.pieces])[crop][self.pieces[crop].shown]
+        return self.tiles(self.fingerprints, crop)
+
+    def tiles(self, values: Tensor, crop: int) -> Tensor:
+        """(G, ...) values of all crops -> (shown, ...) of those crops of one piece that are in the prompt."""
+        return values.split([p.tiles for p in self.pieces])[crop][self.pieces[crop].shown]
 
 
 def _too_early() -> UnsupportedError:
@@ -64,12 +72,13 @@ class Encoder:
     Attributes:
         kinds: which attention to read; techniques add to it.
         fingerprinted: whether to make fingerprints of pixels.
+        patchwise: whether to keep the tower's features and attention per patch, instead of attention per visual token.
     """
 
     def __init__(self, anatomy: Anatomy) -> None:
         self.anatomy = anatomy
         self.kinds: set[Kind] = set()
-        self.fingerprinted = False
+        self.fingerprinted = self.patchwise = False
         self.encodings: list[Encoding] = []
         self.used = False  # a new picture replaces those that a prompt has used
         self._inputs: dict[str, Any] = {}  # of the call that is running
@@ -154,7 +163,11 @@ class Encoder:
             return
         given: dict[Kind, list[Tensor]] = {kind: [scores] for kind, scores in self.anatomy.output_scores(output).items()}
         for kind, calls in (self._calls | given).items():
-            encoding.scores[kind] = self.anatomy.token_scores(calls, inputs)
+            if self.patchwise:
+                encoding.patches[kind] = torch.cat(calls)
+            else:
+                encoding.scores[kind] = self.anatomy.token_scores(calls, inputs)
+        encoding.features = output if self.patchwise else None
         if self.fingerprinted:
             encoding.fingerprints = torch.stack([fingerprint(p) for p in self.anatomy.vision_pixels(inputs)])
         self._calls = {}

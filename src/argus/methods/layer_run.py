@@ -21,6 +21,7 @@ from argus.methods.kept_cache import KeptLayer, Layout, Shift
 from argus.methods.layer_cut import Cut, cut_mask, cut_of, cut_rotary, with_bias
 from argus.methods.reduction.base import Reducer, Rows, Step, text_rows
 from argus.model.anatomy.base import Anatomy, VisualTokens
+from argus.model.backbones.positional import Rows as Chosen
 
 
 @dataclass(slots=True)
@@ -179,6 +180,9 @@ class Run:
         if ids is not None:
             # Flash kernels take a jump in position ids for a border between packed sequences.
             changed["position_ids"] = None if flash else ids if self.cut is None else self.cut.take(ids)
+        if self.cut is not None:
+            there = self.cut.columns >= 0
+            changed |= {name: given.cut(self.cut.take, there) for name, given in kwargs.items() if isinstance(given, Chosen)}
         visual = self._visual(hidden, layout) if self.marked else None
         return changed, Layout(keys, past + length, ragged, shifts, visual)
 

@@ -32,7 +32,8 @@ def compose(spec: Mapping[str, Any]) -> tuple[PreTrainedModel, Any]:
       connector's weights are taken where name and shape fit; `instruction_encoder` is the dual encoder whose text tower reads
       the question for connectors that want to know it, by default that of `encoder`; `boxes` says where the boxes of samples come
       from for connectors that read them, see `BoxOptions`.
-      `backbone` is {name: options} of what is changed in the language model.
+      `backbone` is {name: options} of what is changed in the language model; `tiles_per_pass` is how many tiles the encoder takes
+      at a time (all when not given), for large pictures in little memory.
     - `{dual_encoder: {...}, tokenizer: ...}`: a CLIP-like model; its vision tower is `vision_config` or, as above, `encoder`.
     - `{causal_lm: {model_type, ...}, tokenizer: ...}`: a language model with new weights.
 
@@ -46,7 +47,7 @@ def compose(spec: Mapping[str, Any]) -> tuple[PreTrainedModel, Any]:
         "language_model": (
             {
                 *("language_model", "encoder", "connector", "view", "standardise"),
-                *("connector_weights", "instruction_encoder", "boxes", "backbone"),
+                *("connector_weights", "instruction_encoder", "boxes", "backbone", "tiles_per_pass"),
             },
             _compose_multimodal,
         ),
@@ -120,6 +121,7 @@ def _compose_multimodal(spec: Mapping[str, Any]) -> tuple[PreTrainedModel, Any]:
         picture_texts=argus.model.processor.picture_texts(build("view", *next(iter(view.items()))), tokenizer)
         if "backbone" in spec
         else None,
+        tiles_per_pass=_tiles_per_pass(spec),
     )
     model = ArgusForConditionalGeneration(config)
     model.model.language_model.load_state_dict(language.base_model.state_dict())
@@ -208,6 +210,13 @@ def _check_words(model: ArgusForConditionalGeneration, language: PreTrainedModel
     model.train(training)
     if not torch.allclose(found, expected.logits, rtol=1e-3, atol=1e-4 * float(expected.logits.abs().max())):
         raise UnsupportedError(f"'{kind}' changes its logits behind the head (scales or caps them), which would be lost")
+
+
+def _tiles_per_pass(spec: Mapping[str, Any]) -> int | None:
+    given = spec.get("tiles_per_pass")
+    if given is not None and (type(given) is not int or given < 1):
+        raise RecipeError(f"model.compose: tiles_per_pass is a number of tiles from 1 on, not {given!r}")
+    return given
 
 
 def _part(spec: Any) -> dict[str, dict[str, Any]]:

@@ -22,6 +22,7 @@ class ArgusConfig(PretrainedConfig):
         instruction_config: config of the text tower that reads the question for connectors that want to know it.
         backbone: {name: options} of what is changed in the language model.
         picture_texts: ids of each text that the view may write, where tiles stay out of the sequence.
+        tiles_per_pass: most tiles that the encoder takes at a time; all of a batch when None. It may change at any time.
     """
 
     model_type = "argus"
@@ -38,6 +39,7 @@ class ArgusConfig(PretrainedConfig):
         instruction_config: PretrainedConfig | dict[str, Any] | None = None,
         backbone: dict[str, dict[str, Any]] | None = None,
         picture_texts: dict[str, list[int]] | None = None,
+        tiles_per_pass: int | None = None,
         **kwargs: Any,
     ) -> None:
         self.vision_config = nested_config(vision_config, "argus_vit")
@@ -48,6 +50,7 @@ class ArgusConfig(PretrainedConfig):
         self.tag_length = tag_length
         self.backbone = backbone or {}
         self.picture_texts = picture_texts or {}
+        self.tiles_per_pass = tiles_per_pass
         self.instruction_config = nested_config(instruction_config, "clip_text_model") if instruction_config else None
         kwargs.setdefault("tie_word_embeddings", self.text_config.tie_word_embeddings)
         for name in ("bos_token_id", "eos_token_id", "pad_token_id"):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
 
+import torch
 from torch import Tensor
 
 
@@ -31,3 +34,20 @@ class VisualFeatures:
     hidden_states: tuple[Tensor, ...] | None = None
     feature_maps: tuple[Tensor, ...] | None = None
     pooled: Tensor | None = None
+
+    def some(self, patches: Tensor) -> Tensor:
+        """Tokens (B, k, C) of some patches (B, k) of each tile, in their order."""
+        return self.tokens.gather(1, patches[..., None].expand(-1, -1, self.tokens.shape[-1]))
+
+    @classmethod
+    def join(cls, passes: Sequence[VisualFeatures]) -> VisualFeatures:
+        """Features of all tiles, from those of some at a time."""
+        first = passes[0]
+
+        def along(name: str) -> Any:
+            values = [getattr(one, name) for one in passes]
+            if isinstance(values[0], Tensor):
+                return torch.cat(values)
+            return None if values[0] is None else tuple(torch.cat(level) for level in zip(*values, strict=True))
+
+        return cls(grid=first.grid, **{f.name: along(f.name) for f in fields(cls) if f.name != "grid"})

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import snapshot_download
 from safetensors import SafetensorError
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
@@ -27,6 +28,7 @@ import argus.model.composed
 import argus.model.processor  # noqa: F401  the two register the Auto classes
 from argus.core.errors import ModelError, UnsupportedError, nearest
 from argus.core.reference import SHIPPED, reference_models
+from argus.model.backbones.added import RECORD, expected, restore_backbones
 from argus.model.dual_encoder import DualEncoder, DualEncoderConfig
 from argus.model.encoders.base import register_towers
 from argus.model.int8 import quantised
@@ -100,7 +102,10 @@ def load(
     with reading(reference):
         config = AutoConfig.from_pretrained(place, **common)
     dtype = dtype or (torch.float32 if device == "cpu" else "auto")
-    model = read_weights(auto_class(config), reference, place, dtype=dtype, **common, **extra)
+    with expected(config):
+        model = read_weights(auto_class(config), reference, place, dtype=dtype, **common, **extra)
+    if hasattr(config, RECORD):
+        restore_backbones(model, Path(place) if Path(place).is_dir() else _downloaded(place, revision))
     has_images = hasattr(config, "vision_config") and not isinstance(config, DualEncoderConfig)
     if Path(place).is_dir() and not (Path(place) / "tokenizer_config.json").exists():
         hint = "Save the processor beside the model: processor.save_pretrained(folder)."
@@ -108,6 +113,11 @@ def load(
     with reading(reference, "its processor" if has_images else "its tokenizer"):
         processor = read_processor(place, config, **common) if has_images else AutoTokenizer.from_pretrained(place, **common)
     return quantised(model.to(device).eval()) if eight else model.to(device).eval(), processor
+
+
+def _downloaded(name: str, revision: str | None) -> Path:
+    """The folder in which a model's weights from the hub lie, once they have been read."""
+    return Path(snapshot_download(name, revision=revision, allow_patterns=["*.safetensors"], local_files_only=True))
 
 
 @contextmanager

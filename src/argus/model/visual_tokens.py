@@ -38,8 +38,13 @@ class VisualTokens(ArgusParts):
         self._crossed: Crossed | None = None  # their tiles that stay out of the sequence, until a pass reads them
 
     def encode_images(self, pixel_values: Tensor, *, cls_attention: bool = False, hidden_states: bool = False) -> VisualFeatures:
-        """Features of tiles (T, 3, H, W), before the connector."""
-        return self.vision_tower(pixel_values, cls_attention=cls_attention, hidden_states=hidden_states)
+        """Features of tiles (T, 3, H, W), before the connector; `config.tiles_per_pass` of them at a time."""
+        return self.vision_tower(
+            pixel_values,
+            cls_attention=cls_attention,
+            hidden_states=hidden_states,
+            tiles_per_pass=self.config.tiles_per_pass,
+        )
 
     def get_image_features(
         self,

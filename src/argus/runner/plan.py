@@ -95,6 +95,10 @@ def plan(recipe: str | Path, overrides: Sequence[str] = (), *, quick: bool = Fal
             build_scenario(otherwise)
             build_instructions(otherwise)
             build("inferencer", *named(otherwise.inferencer))
+    for name in found.variants:
+        for evaluation, usual in evaluations.items():
+            with _at(source, "variants", name):
+                _check_view(models[name], asked.get((name, evaluation), usual))
     made = Plan(source, models, stages, evaluations, asked, better)
     _check_claims(made)
     return made
@@ -133,7 +137,7 @@ def _stage(source: Source, name: str) -> StageOptions:
     return options
 
 
-ASKABLE = ("scenario", "instruction", "inferencer", "visual_tokens")
+ASKABLE = ("scenario", "instruction", "inferencer", "visual_tokens", "view")
 
 
 def _asked_otherwise(source: Source, evaluations: Mapping[str, EvaluationOptions]) -> dict[tuple[str, str], EvaluationOptions]:
@@ -198,6 +202,13 @@ def _model(source: Source, variant: str) -> ModelSpec:
                 else:
                     resolve(reference)
     return spec
+
+
+def _check_view(spec: ModelSpec, options: EvaluationOptions) -> None:
+    """The options of a view that a model is asked with, where the recipe says which view it has."""
+    if options.view and spec.compose is not None:
+        name, own = named(spec.compose.get("view", "square"))
+        build("view", name, {**own, **options.view})
 
 
 def _endpoint(recipe: Recipe, variant: str, reference: str) -> None:

@@ -27,6 +27,7 @@ from argus.evaluation.engine import evaluate
 from argus.evaluation.options import EvaluationOptions
 from argus.evaluation.results import EvaluationResult
 from argus.methods.attached import Attached
+from argus.model.viewing import viewing
 from argus.report.page import duration, write_page
 from argus.report.summary import ALL, BLIND, Evaluated, Result, Summary, Trained
 from argus.report.summary import Variant as Compared
@@ -199,7 +200,8 @@ def _evaluate(
     console().print(f"{variant}: {title(options)}", highlight=False)
     with held.attached(variant) as attachments, opened.records(part) as records:
         result = evaluate(model, processor, options, run_part=records, attachment=asking(attachments))
-        views = left(model, processor, candidates(options, result.seed), attachments)
+        with viewing(model, processor, options.view):
+            views = left(model, processor, candidates(options, result.seed), attachments)
     (opened.folder / "results").mkdir(exist_ok=True)
     opened.write_json(file, {"result": result.record(), "views": views})
     return result, views

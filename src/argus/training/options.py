@@ -37,7 +37,8 @@ class StageOptions(Options):
     data: DataOptions
     train: list[str] = Field(
         default_factory=list,
-        description="parts that learn (vision_tower, multi_modal_projector, language_model, lm_head); all when empty",
+        description="parts that learn (vision_tower, multi_modal_projector, language_model, lm_head; language_model.norm; "
+        "vision_tower.last2 for the last two blocks of an encoder); all when empty",
     )
     freeze: list[str] = Field(default_factory=list, description="parts that stay fixed, taken from the above")
     tuner: dict[str, dict[str, Any]] | None = Field(None, description="train few weights instead: {lora: {r: 8}}")

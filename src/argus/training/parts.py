@@ -1,16 +1,22 @@
 """Which parts of a model learn, and how fast: by the parts' names, never by patterns over weight names.
 
-A part is a module's name as LLaVA uses them (`vision_tower`, `multi_modal_projector`, `language_model`, `lm_head`), or any
-other module name in the tree. A parameter belongs to a part when the part's name is one of the components of its path.
+A part is a module's name as LLaVA uses them (`vision_tower`, `multi_modal_projector`, `language_model`, `lm_head`), any other
+module name in the tree, or a piece of a path where a name alone would be several: `language_model.norm`, `vision_tower.blocks.0`.
+A parameter belongs to a part when its path goes through it. `vision_tower.last2` are the last two of the blocks that an encoder's
+tokens come through, whatever its family calls them; behind the layer that is read (`feature_layer`), blocks count for nothing.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 from torch import nn
 
 from argus.core.errors import RecipeError, nearest
+from argus.model.encoders.base import Tower
+
+_LAST = re.compile(r"(.+)\.last([1-9]\d*)")
 
 
 def part_names(model: nn.Module) -> list[str]:
@@ -25,8 +31,36 @@ def part_names(model: nn.Module) -> list[str]:
 
 
 def belongs(parameter: str, part: str) -> bool:
-    """Whether a parameter's dotted path goes through the part."""
-    return part in parameter.split(".")
+    """Whether a dotted path goes through the part."""
+    return f".{part}." in f".{parameter}."
+
+
+def resolved(model: nn.Module, parts: Sequence[str]) -> list[str]:
+    """The parts, with the paths of the blocks that `<encoder>.last<n>` stands for.
+
+    Raises:
+        RecipeError: a part that the model does not have.
+    """
+    known = part_names(model)
+    paths = {path: module for path, module in model.named_modules() if path}
+    found: list[str] = []
+    for part in parts:
+        last = _LAST.fullmatch(part)
+        name = last[1] if last else part
+        if name not in known and not ("." in name and any(belongs(path, name) for path in paths)):
+            raise RecipeError(f"the model has no part '{name}'.", hint=nearest(name, known))
+        found += _last_blocks(paths, last[1], int(last[2])) if last else [part]
+    return found
+
+
+def _last_blocks(paths: Mapping[str, nn.Module], part: str, count: int) -> list[str]:
+    towers = [module for path, module in paths.items() if f".{path}".endswith(f".{part}")]
+    if not towers or not all(isinstance(tower, Tower) for tower in towers):
+        raise RecipeError(
+            f"'{part}' is no encoder whose blocks could be counted.", hint=f"Name a path inside it, like {part}.layers.0."
+        )
+    blocks = {id(block) for tower in towers if isinstance(tower, Tower) for block in tower.last_blocks(count)}
+    return [path for path, module in paths.items() if id(module) in blocks]
 
 
 def set_trainable(model: nn.Module, train: Sequence[str] = (), freeze: Sequence[str] = ()) -> dict[str, int]:
@@ -42,13 +76,10 @@ def set_trainable(model: nn.Module, train: Sequence[str] = (), freeze: Sequence[
     Raises:
         RecipeError: a part that the model does not have, or nothing left to train.
     """
-    known = part_names(model)
-    for part in (*train, *freeze):
-        if part not in known:
-            raise RecipeError(f"the model has no part '{part}'.", hint=nearest(part, known))
+    learning, fixed = resolved(model, train), resolved(model, freeze)
     counts: dict[str, int] = {}
     for name, parameter in model.named_parameters():
-        learns = (not train or any(belongs(name, p) for p in train)) and not any(belongs(name, p) for p in freeze)
+        learns = (not train or any(belongs(name, p) for p in learning)) and not any(belongs(name, p) for p in fixed)
         parameter.requires_grad_(learns)
         if learns:
             path = [c for c in name.split(".") if c not in ("model", "base_model", "techniques")]
@@ -65,17 +96,14 @@ def parameter_groups(
 
     A parameter that belongs to several named parts takes the rate of the innermost one.
     """
-    known = part_names(model)
-    for part in rates:
-        if part not in known:
-            raise RecipeError(f"learning_rates names '{part}', which the model does not have.", hint=nearest(part, known))
+    by_part = {one: rate for part, rate in rates.items() for one in resolved(model, [part])}
     groups: dict[tuple[float, float], dict[str, object]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
         path = name.split(".")
-        inner = [p for p in reversed(path) if p in rates]
-        rate = rates[inner[0]] if inner else learning_rate
+        inner = max((p for p in by_part if belongs(name, p)), key=lambda p: f".{name}.".rfind(f".{p}.") + len(p), default="")
+        rate = by_part.get(inner, learning_rate)
         decay = weight_decay if parameter.ndim >= 2 and "position" not in path[-1] else 0.0
         group = groups.setdefault((rate, decay), {"params": [], "lr": rate, "weight_decay": decay})
         group["params"].append(parameter)  # type: ignore[attr-defined]

@@ -149,6 +149,8 @@ def train_stage(
     """
     result_file = folder / "result.json"
     if resume and result_file.exists():
+        if options.tuner is not None:
+            _merged(_tuned(model, options))  # what a tuner adds for good has to be there
         load_weights(model, folder / "model")
         return TrainResult(**json.loads(result_file.read_text()))
     set_seed(options.seed)

@@ -13,8 +13,12 @@ import argus
 from argus.core.errors import UnsupportedError
 from argus.methods.decoding.contrastive import combine
 from argus.model.anatomy import anatomy
+from argus.model.composed import ArgusForConditionalGeneration
+from argus.model.config import ArgusConfig
+from argus.model.encoders.vit import ViTConfig
 from tests.methods.anyres import llava_next, next_inputs
 from tests.methods.families import FAMILIES, cast, llava, llava_inputs
+from tests.methods.tiny import IMAGE, llama, made, padded
 
 K = 4
 PLAIN: dict[str, Any] = {"pad_token_id": 0, "do_sample": False, "eos_token_id": None}
@@ -262,3 +266,135 @@ def test_tokens_that_read_the_map_see_the_branch(models: dict[str, Any]) -> None
     assert [m.visual.sum(1).tolist() for m in main] == [[36, 72]] * 3
     assert [len(m) for m in branch] == [length - 72 + 2 * K + n for n in range(2)] + [length - 72 + 2 * K + 2]
     assert [m.visual.sum(1).tolist() for m in branch] == [[K, 2 * K]] * 3
+
+
+RESAMPLERS: dict[str, dict[str, Any]] = {
+    "qformer": {"queries": 5, "width": 16, "layers": 3, "heads": 2, "hidden": 24, "through": None},
+    "mqt": {"max_tokens": 5, "key_source": "feature+position"},
+}
+
+
+def connected(connector: dict[str, Any], **options: Any) -> Any:
+    """A composed model of pictures of 6 x 6 patches."""
+    vision = ViTConfig(
+        hidden_size=32, num_hidden_layers=3, num_attention_heads=2, intermediate_size=64, image_size=24, patch_size=4
+    )
+    config = ArgusConfig(vision, llama(4), image_token_id=IMAGE, connector=connector, **options)
+    return made(ArgusForConditionalGeneration, config, {"text_config": "sdpa"})
+
+
+def resampled(name: str, pictures: list[int], words: list[int]) -> tuple[Any, dict[str, Tensor]]:
+    """A composed model whose connector has five queries, and prompts with five placeholders per picture."""
+    long = llava_inputs(pictures, words)
+    rows = [ids[mask.bool()].tolist() for ids, mask in zip(long["input_ids"], long["attention_mask"], strict=True)]
+    inputs = {**padded([_five(row) for row in rows]), "pixel_values": long["pixel_values"]}
+    return connected({name: RESAMPLERS[name]}), inputs
+
+
+def _five(row: list[int]) -> list[int]:
+    """A prompt with five placeholders where it has 36."""
+    out: list[int] = []
+    for token in row:
+        out += [token] if token != IMAGE or out[-5:] != [IMAGE] * 5 else []
+    return out
+
+
+@torch.no_grad()
+def of_chosen(model: Any, pixels: Tensor, chosen: Tensor) -> Tensor:
+    """(pictures, 5, D): the connector, one picture at a time, on the chosen patches (pictures, k) alone."""
+    features, connector, rows = model.model.encode_images(pixels), model.model.multi_modal_projector, []
+    for tokens, patches in zip(features.tokens, chosen.tolist(), strict=True):
+        x = torch.stack([tokens[p] for p in patches])[None]  # (1, k, C)
+        if "qformer" in model.config.connector:
+            former = connector.qformer
+            states = former.former(query_embeds=former.queries, encoder_hidden_states=connector.vision_norm(x)).last_hidden_state
+            rows.append(connector.project(states)[0])
+        else:  # a patch keeps its place
+            place = torch.stack([connector.places((6, 6))[p] for p in patches])
+            seen, _ = connector.attn(
+                connector.ln_q(connector.query + connector.pos_embed[:5])[None], connector.ln_k(x) + place, connector.ln_v(x)
+            )
+            rows.append(connector.proj(seen)[0])
+    return torch.stack(rows)
+
+
+@pytest.mark.parametrize("head_mode", ["single", "mean"])
+@pytest.mark.parametrize("name", RESAMPLERS)
+def test_resamplers_read_the_outliers_alone(name: str, head_mode: str) -> None:
+    """InstructBLIP's way: the queries read K patches, and the branch sees as many tokens as the prompt, step by step."""
+    model, inputs = resampled(name, [2], [5])
+    chosen = hooked_scores(model, inputs["pixel_values"], head_mode).topk(K, -1).indices
+    with argus.attach(model, "damro", tokens=K, alpha=1.5, beta=0.05, head_mode=head_mode) as attachment:
+        out = model.generate(**inputs, max_new_tokens=4, output_scores=True, return_dict_in_generate=True, **PLAIN)
+        assert [k.indices.tolist() for k in attachment.shown] == chosen.tolist()
+        assert [(k.image, k.grid, k.total) for k in attachment.shown] == [(0, (6, 6), 36), (1, (6, 6), 36)]
+    visual = inputs["input_ids"][0] == IMAGE
+    whole = model.model.get_image_features(inputs["pixel_values"]).flatten(0, 1)
+    less = of_chosen(model, inputs["pixel_values"], chosen).flatten(0, 1)
+    assert not torch.allclose(whole, less, atol=1e-2)
+    new = out.sequences[0, len(visual) :].tolist()
+    for step, scores in enumerate(out.scores):
+        logits = []
+        for rows in (whole, less):
+            embeddings = model.get_input_embeddings()(torch.tensor([*inputs["input_ids"][0].tolist(), *new[:step]]))
+            embeddings[: len(visual)][visual] = rows
+            with torch.no_grad():
+                logits.append(model.lm_head(model.get_decoder()(inputs_embeds=embeddings[None]).last_hidden_state[0, -1]))
+        torch.testing.assert_close(scores[0], combine(logits[0], logits[1], 1.5, 0.05), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("options", [{}, {"select": "random"}], ids=["outliers", "random"])
+@pytest.mark.parametrize("name", RESAMPLERS)
+def test_resamplers_in_batches_decode_as_alone(name: str, options: dict[str, Any]) -> None:
+    model, inputs = resampled(name, [1, 2], [4, 6])
+    with argus.attach(model, "damro", tokens=K, alpha=1.0, **options) as attachment:
+        together = model.generate(**inputs, max_new_tokens=4, **PLAIN)[:, inputs["input_ids"].shape[1] :]
+        shown = [k.indices.tolist() for k in attachment.shown]
+        _, single = resampled(name, [1], [4])
+        alone = model.generate(**single, max_new_tokens=4, **PLAIN)[0, single["input_ids"].shape[1] :]
+        assert [k.indices.tolist() for k in attachment.shown] == shown[:1]
+    assert torch.equal(alone, together[0])
+    assert all(len(set(row)) == K for row in shown)
+
+
+def test_tiles_of_a_resampler_each_give_their_outliers() -> None:
+    """Two pictures, of two tiles and of four, each behind a view of the whole of it."""
+    model = connected({"qformer": RESAMPLERS["qformer"]}, view={"nvlm": {"max_tiles": 4, "tags": "none", "thumbnail_tag": None}})
+    sizes = torch.tensor([[24, 48], [48, 48]])
+    pixels = torch.randn(3 + 5, 3, 24, 24, generator=torch.Generator().manual_seed(3))
+    inputs = padded([[3, 4, *[IMAGE] * 15, 5, *[IMAGE] * 25, 6, 7]]) | {"pixel_values": pixels, "image_sizes": sizes}
+    with argus.attach(model, "damro", tokens=K, alpha=1.5, beta=0.0) as attachment:
+        out = model.generate(**inputs, max_new_tokens=1, output_scores=True, return_dict_in_generate=True, **PLAIN)
+        chosen = torch.stack([k.indices for k in attachment.shown])
+        assert [(k.image, k.tile) for k in attachment.shown] == [*((0, t) for t in range(3)), *((1, t) for t in range(5))]
+    with torch.no_grad():
+        pictures = model.model.arrangements(sizes, (1, 5), [0, 0])
+        rows = torch.cat(model.model.image_assembly(of_chosen(model, pixels, chosen), pictures))
+        embeddings = model.get_input_embeddings()(inputs["input_ids"])
+        embeddings[inputs["input_ids"] == IMAGE] = rows
+        less = model.lm_head(model.get_decoder()(inputs_embeds=embeddings).last_hidden_state[:, -1])
+        expected = combine(model(**inputs).logits[:, -1], less, 1.5, 0.0)
+    torch.testing.assert_close(out.scores[0], expected, atol=1e-4, rtol=1e-4)
+
+
+def test_all_patches_of_a_resampler_are_the_branch_itself() -> None:
+    """MQT reads no prefix tokens: with all 36 patches both branches are one, and nothing is contrasted."""
+    model, inputs = resampled("mqt", [1], [5])
+    with torch.no_grad():
+        base = model(**inputs).logits[:, -1]
+    with argus.attach(model, "damro", tokens=36, alpha=1.5, beta=0.0):
+        out = model.generate(**inputs, max_new_tokens=1, output_scores=True, return_dict_in_generate=True, **PLAIN)
+    torch.testing.assert_close(out.scores[0], base, atol=1e-4, rtol=1e-4)
+
+
+def test_pooled_tokens_have_the_mean_score_of_their_patches() -> None:
+    """Four each, in both head modes."""
+    model = connected({"pool": {"side": 3}})
+    inputs = padded([[3, 4, *[IMAGE] * 9, 5, 6]])
+    inputs["pixel_values"] = llava_inputs([1], [4])["pixel_values"]
+    for head_mode in ("single", "mean"):
+        scores = hooked_scores(model, inputs["pixel_values"], head_mode)
+        expected = scores.view(3, 2, 3, 2).mean((1, 3)).flatten().topk(K).indices.tolist()
+        with argus.attach(model, "damro", tokens=K, head_mode=head_mode) as attachment:
+            model.generate(**inputs, max_new_tokens=1, **PLAIN)
+            assert attachment.shown[0].indices.tolist() == expected

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
+from safetensors.torch import save_file
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 import argus
-from argus.core.errors import RecipeError, UnsupportedError
+from argus.core.errors import ArgusError, RecipeError, UnsupportedError
+from argus.methods.reduction.head_mask import read_head_mask
 from argus.methods.reduction.visual_attention import neighbours
 from argus.methods.reduction.yopo import kept_heads, visual_share, vote_score
 from argus.model.anatomy import anatomy
@@ -316,6 +321,70 @@ def test_shares_equal_full_maps(family: str) -> None:
 def test_what_the_model_cannot_do_is_refused(options: dict[str, Any], word: str) -> None:
     with pytest.raises(UnsupportedError, match=word):
         argus.attach(llava(), "yopo", **options)
+
+
+PUBLISHED = "32 32 0 0 1 0 1 0 4 3 5 5 10 8 18 11 9 10 9 11 15 11 11 6 11 7 10 1 4 6 2 7"  # of 32 heads, by layer
+
+
+def write_mask(path: Path, rows: Any) -> Path:
+    mask = np.array(rows, dtype=bool)
+    if path.suffix == ".npy":
+        np.save(path, mask)
+    elif path.suffix == ".json":
+        path.write_text(json.dumps(mask.tolist()))
+    else:
+        save_file({"mask": torch.from_numpy(mask)}, path)
+    return path
+
+
+@pytest.mark.parametrize("ending", [".npy", ".json", ".safetensors"])
+def test_masks_are_read_from_files(tmp_path: Path, ending: str) -> None:
+    """A file is what its rows are, in code and in a recipe's text."""
+    model, inputs, path = llava(), llava_inputs([1], [6]), write_mask(tmp_path / f"mask{ending}", SOME)
+    found = []
+    for heads in (SOME, path, str(path)):
+        with torch.no_grad(), argus.attach(model, "yopo", heads=heads) as attachment:
+            assert attachment.options.heads == SOME
+            found.append(model(**inputs).logits)
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])
+
+
+@pytest.mark.parametrize("ending", [".npy", ".json", ".safetensors"])
+def test_a_mask_of_the_published_size(tmp_path: Path, ending: str) -> None:
+    """Rows with as many heads as the published mask keeps in each layer; it fits no other model."""
+    counts = [int(word) for word in PUBLISHED.split()]
+    generator = np.random.default_rng(0)
+    rows = [generator.permutation([True] * n + [False] * (32 - n)) for n in counts]
+    path = write_mask(tmp_path / f"8{ending}", rows)
+    mask = torch.tensor(read_head_mask(path))
+    assert mask.shape == (32, 32)
+    assert torch.equal(mask, torch.tensor(np.array(rows)))
+    assert mask.sum(1).tolist() == counts
+    assert float(mask.float().mean()) == pytest.approx(0.254, abs=5e-4)
+    with pytest.raises(UnsupportedError, match="3 layers x 4 heads"):
+        argus.attach(llava(), "yopo", heads=path)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "word"),
+    [
+        ("no.json", None, "no such file"),
+        ("bad.json", "[[true", "cannot be read"),
+        ("flat.json", "[true, false]", "rows, one a layer"),
+        ("words.json", '[["a", "b"]]', "rows, one a layer"),
+        ("two.json", "[[0, 2]]", "rows, one a layer"),
+        ("uneven.json", "[[true], [true, false]]", "cannot be read"),
+        ("bad.npy", "no array", "cannot be read"),
+        ("bad.safetensors", "nothing", "cannot be read"),
+        ("mask.txt", "1 0", "not read from '.txt' files"),
+    ],
+)
+def test_files_without_a_mask_say_what_is_wrong(tmp_path: Path, name: str, text: str | None, word: str) -> None:
+    if text is not None:
+        (tmp_path / name).write_text(text)
+    with pytest.raises(ArgusError, match=word):
+        argus.attach(llava(), "yopo", heads=tmp_path / name)
 
 
 def test_even_windows_are_refused() -> None:

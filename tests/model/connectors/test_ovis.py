@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from transformers import AutoModelForImageTextToText, Ovis2Config, Ovis2ForConditionalGeneration
+from transformers import AutoModelForImageTextToText, Ovis2Config, Ovis2ForConditionalGeneration, Siglip2VisionConfig
 
 from argus.core.errors import RecipeError
 from argus.core.registry import build
@@ -20,7 +20,7 @@ from argus.training.options import StageOptions
 from argus.training.parts import set_trainable
 from argus.training.stage import train_stage
 from tests.model.test_load import language
-from tests.model.tiny import LANGUAGE, TOWERS, chat, tiny, tokenizer
+from tests.model.tiny import LANGUAGE, SMALL, TOWERS, chat, tiny, tokenizer
 
 
 def ovis(**options: Any) -> Any:
@@ -171,6 +171,34 @@ def test_any_tower_and_language_model_batches_and_saving(tower: str, text: str, 
     assert torch.equal(again(**inputs).logits, both)
     assert torch.equal(again.generate(**inputs, max_new_tokens=3, do_sample=False), said)
     assert model.bfloat16()(**{**inputs, "pixel_values": inputs["pixel_values"].bfloat16()}).logits.isfinite().all()
+
+
+@pytest.mark.parametrize(("stride", "framed"), [(1, True), (2, True), (2, False)])
+@torch.no_grad()
+def test_pictures_of_any_shape_over_a_tower_of_native_resolution(stride: int, framed: bool) -> None:
+    """As the later models read SigLIP 2: the grid is the picture's own, and so is the number of visual words."""
+    words = tokenizer()
+    ids = {"vocab_size": len(words), "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+    sizes = {key: value for key, value in SMALL.items() if key != "image_size"}
+    tower = Siglip2VisionConfig(intermediate_size=48, num_patches=16, **sizes)
+    connector = {"ovis": {"vocabulary": 20, "stride": stride, "framed": framed}}
+    torch.manual_seed(0)
+    config = ArgusConfig(tower.to_dict(), {**LANGUAGE["qwen2"], **ids}, connector=connector, image_token_id=3)
+    model = ArgusForConditionalGeneration(config).eval()
+    projector = model.model.multi_modal_projector
+    for rows, columns in ((4, 4), (2, 7), (5, 1)):
+        pixels = torch.randn(2, 3, 8 * rows, 8 * columns)
+        seen = model.model.encode_images(pixels)
+        assert seen.grid == (rows, columns)
+        tokens = projector(seen)
+        count = math.ceil(rows / stride) * math.ceil(columns / stride) + 2 * framed
+        assert math.prod(projector.tokens((rows, columns))) == tokens.shape[1] == count
+        p = projector.probabilities(projector.windows(seen))
+        inner = tokens[:, 1:-1] if framed else tokens
+        torch.testing.assert_close(inner, p @ projector.table.weight[:18], rtol=1e-4, atol=1e-5)
+        prompt = torch.tensor([[1, *[3] * count, 7, 8], [1, *[3] * count, 7, 9]])
+        alone = model(prompt[1:], pixel_values=pixels[1:]).logits
+        torch.testing.assert_close(model(prompt, pixel_values=pixels).logits[1:], alone, rtol=1e-4, atol=1e-4)
 
 
 @torch.no_grad()

@@ -7,9 +7,12 @@ arXiv 2406.17770). Weights are random; the published sizes are built without mem
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from transformers import AutoConfig, AutoModel, PretrainedConfig, Qwen2Config
+from transformers.models.siglip2.image_processing_pil_siglip2 import Siglip2ImageProcessorPil
 
 from argus.core.errors import ModelError, UnsupportedError
 from argus.core.registry import build
@@ -18,8 +21,9 @@ from argus.model.composed import ArgusForConditionalGeneration
 from argus.model.config import ArgusConfig
 from argus.model.encoders.base import Encoder, build_tower
 from argus.model.encoders.low_high import LowHighConfig
-from argus.model.encoders.transformers_tower import TransformersTower
+from argus.model.encoders.transformers_tower import TransformersTower, pixel_statistics
 from argus.model.features import VisualFeatures
+from argus.model.image_processor import normalise
 from argus.model.load import load
 from tests.model.connectors.composed import composed, picture
 from tests.model.test_load import language, rewrite
@@ -29,6 +33,7 @@ STAGES = {"hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 2, 1], "image_size":
 FAMILIES: dict[str, dict[str, Any]] = {
     "internvl_vision": {**SMALL, "intermediate_size": 48, "use_qk_norm": True, "norm_type": "rms_norm"},
     "siglip_vision_model": {**SMALL, "intermediate_size": 48},
+    "siglip2_vision_model": {**SMALL, "intermediate_size": 48, "num_patches": 64},
     "dinov2": {**SMALL, "mlp_ratio": 2},
     "convnext": STAGES,
     "convnextv2": STAGES,
@@ -209,3 +214,17 @@ def test_mg_llavas_pair_at_its_sizes() -> None:
     assert [tuple(m.shape[1:]) for m in found.feature_maps] == expected
     assert connector.box_linear_1.in_features == sum(tower.map_widths) == 2880
     assert count(tower) == pytest.approx((millions + more) * 1e6, rel=0.01)
+
+
+@torch.no_grad()
+def test_siglip_2_reads_a_picture_of_any_shape_as_among_longer_ones() -> None:
+    """Patches, positions and states are those of transformers' model, which pads rows of patches and masks them."""
+    torch.manual_seed(0)
+    tower: Any = build_tower(config("siglip2_vision_model")).eval()
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (12, 20, 3), dtype=np.uint8))
+    padded = Siglip2ImageProcessorPil(patch_size=4, max_num_patches=16)(picture, return_tensors="pt")
+    assert padded["spatial_shapes"].tolist() == [[3, 5]]
+    expected = tower.tower(**padded, output_hidden_states=True).hidden_states[-2][:, :15]
+    found = tower(normalise(np.asarray(picture)[None], *pixel_statistics(tower.config)))
+    assert found.grid == (3, 5)
+    torch.testing.assert_close(found.tokens, expected, rtol=1e-4, atol=1e-5)

@@ -1,5 +1,6 @@
 """Every tower of Argus's own keeps the contract of an encoder: one parametrised test per promise."""
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,20 @@ def test_what_else_is_asked_for_changes_no_token(tower: Any) -> None:
 def test_a_picture_is_encoded_alike_in_every_batch(tower: Any) -> None:
     pixels = picture(tower, 3)
     torch.testing.assert_close(tower(pixels).tokens[1:2], tower(pixels[1:2]).tokens, rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("tiles", [1, 2, 5])
+def test_some_tiles_at_a_time_give_the_same_features(tower: Any, tiles: int) -> None:
+    """All that a tower gives, in one call for who listens to it."""
+    pixels, calls = picture(tower, 5), []
+    asked = {"hidden_states": True, "pooled": True, "cls_attention": tower.has_cls}
+    expected = tower(pixels, **asked)
+    tower.register_forward_hook(lambda module, args, out: calls.append(out))
+    found = tower(pixels, **asked, tiles_per_pass=tiles)
+    assert [out is found for out in calls] == [True]
+    for f in fields(expected):
+        torch.testing.assert_close(getattr(found, f.name), getattr(expected, f.name), rtol=1e-4, atol=1e-5)
 
 
 @torch.no_grad()

@@ -9,11 +9,14 @@ import torch
 from PIL import Image
 
 import argus
-from argus.core.errors import ModelError, UnsupportedError
+from argus.core.errors import ModelError, RecipeError, UnsupportedError
+from argus.evaluation.engine import evaluate
+from argus.evaluation.options import EvaluationOptions
 from argus.model.anatomy import anatomy
 from argus.model.compose import compose
 from argus.model.load import load
 from argus.model.token_map import SEPARATOR, TASK, TEXT, VISUAL, TokenMap
+from argus.model.viewing import viewing
 from argus.model.views.base import TASK as FIRST_TASK
 from argus.model.views.base import Places
 from tests.model.tiny import BODY, chat, tokenizer
@@ -254,16 +257,77 @@ def test_pictures_in_later_turns(both: tuple[Any, Any]) -> None:
         assert torch.equal(getattr(model.model.token_map, name), getattr(known, name)), name
 
 
+@torch.no_grad()
 def test_a_budget_at_run_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The number of tiles is a setting of processor and config, not of weights."""
+    """The number of tiles is a setting of processor and config, not of weights: a model that was made for 2 tiles is asked with
+    9, and computes what one that was made for 9 computes; (h w + 1) 2 * 2 + (h + 1) 2 + 1 positions, h x w tiles."""
     model, processor = made("4khd", {"hd_num": 2}, monkeypatch)
-    counts = []
-    for budget in (2, 9):
-        processor.image_processor.view = model.config.view = {"4khd": {"hd_num": budget}}
-        inputs = encode(processor, ["red"], [PICTURES[:1]])
-        counts.append(int(inputs["mm_token_type_ids"].sum()))
-        assert torch.isfinite(model(**inputs).logits).all()
-    assert counts[0] < counts[1]
+    nine, nine_processor = made("4khd", {"hd_num": 9}, monkeypatch)
+    few = model(**encode(processor, ["red"], [PICTURES[:1]])).logits
+    for budget, (high, wide) in {1: (1, 1), 2: (1, 2), 9: (2, 4), 25: (3, 6)}.items():  # of 40 x 20 pixels
+        with viewing(model, processor, {"hd_num": budget}):
+            inputs = encode(processor, ["red"], [PICTURES[:1]])
+            assert int(inputs["mm_token_type_ids"].sum()) == (high * wide + 1) * 4 + (high + 1) * 2 + 1
+            logits, answer = model(**inputs).logits, model.generate(**inputs, **ANSWER)
+        assert model.config.view == processor.image_processor.view == {"4khd": {"hd_num": 2}}
+        if budget == 9:
+            same = encode(nine_processor, ["red"], [PICTURES[:1]])
+            assert torch.equal(nine(**same).logits, logits)
+            assert torch.equal(nine.generate(**same, **ANSWER), answer)
+    assert torch.equal(model(**encode(processor, ["red"], [PICTURES[:1]])).logits, few)
+
+
+def test_an_evaluation_with_another_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, processor = made("4khd", {"hd_num": 1}, monkeypatch)
+    asked = {"scenario": {"world/objects": {"size": 48}}, "samples": 4, "metrics": ["visual_tokens"]}
+    for view, expected in (({}, 2 * 4 + 2 * 2 + 1), ({"hd_num": 4}, 5 * 4 + 3 * 2 + 1)):
+        result = evaluate(model, processor, EvaluationOptions(**asked, view=view), progress=False)
+        assert result.value("visual_tokens") == expected
+
+
+def test_another_view_than_the_weights_know_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def changed(name: str, **changes: Any) -> None:
+        with viewing(*made(name, VIEWS[name], monkeypatch), changes):
+            pass
+
+    for name, changes in (("4khd", {"newline": False}), ("nvlm", {"tags": "none"}), ("task_tokens", {"tokens": 4})):
+        with pytest.raises(UnsupportedError, match="other learned vectors or writes other texts"):
+            changed(name, **changes)
+    changed("nvlm", max_tiles=3)
+    with pytest.raises(RecipeError, match=r"unknown option 'hd_nums'.*hd_num"):
+        changed("4khd", hd_nums=9)
+    with pytest.raises(UnsupportedError, match="composed models alone"), viewing(None, None, {"hd_num": 9}):
+        pass
+
+
+@pytest.mark.parametrize("tiles", [1, 3, 50])
+def test_tiles_encoded_some_at_a_time(both: tuple[Any, Any], tiles: int, tmp_path: Path) -> None:
+    """The encoder never sees more at once; logits, answers and what techniques read of the encoder are the same. It may change
+    while a model is loaded, and is saved with it."""
+    model, processor = both
+    inputs, seen = mixed(processor), []
+    with torch.no_grad():
+        base, answer = model(**inputs).logits, model.generate(**inputs, **ANSWER)
+        with argus.attach(model, "fastervlm", keep=0.5) as attachment:
+            reduced, kept = model(**inputs).logits, [k.indices.tolist() for k in attachment.kept]
+        model.config.tiles_per_pass = tiles
+        model.model.vision_tower.blocks[0].register_forward_pre_hook(lambda module, args: seen.append(len(args[0])))
+        torch.testing.assert_close(model(**inputs).logits, base, rtol=1e-4, atol=1e-4)
+        count = len(inputs["pixel_values"])
+        assert seen == [*[tiles] * (count // tiles), *([count % tiles] if count % tiles else [])]
+        assert torch.equal(model.generate(**inputs, **ANSWER), answer)
+        with argus.attach(model, "fastervlm", keep=0.5) as attachment:
+            torch.testing.assert_close(model(**inputs).logits, reduced, rtol=1e-4, atol=1e-4)
+            assert [k.indices.tolist() for k in attachment.kept] == kept
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    assert load(str(tmp_path))[0].config.tiles_per_pass == tiles
+
+
+def test_a_number_of_tiles_is_checked() -> None:
+    for wrong in (0, 1.5, "many"):
+        with pytest.raises(RecipeError, match="tiles_per_pass is a number of tiles"):
+            compose({"language_model": "argus/tiny-vlm", "encoder": ENCODER, "tiles_per_pass": wrong})
 
 
 def test_sizes_are_needed_and_must_fit(monkeypatch: pytest.MonkeyPatch) -> None:

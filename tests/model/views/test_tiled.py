@@ -166,6 +166,19 @@ def test_4khd_is_cut_as_published() -> None:
         assert cut.parts <= budget
 
 
+@pytest.mark.parametrize("side", [448, 490, 560])
+def test_4khd_with_tiles_of_other_encoders(side: int) -> None:
+    """The budget counts tiles: the grid is that of 336 px, scaled to whole tiles of the encoder's side."""
+    view = build("view", "4khd", {"hd_num": 25})
+    for width, height in np.random.default_rng(1).integers(50, 4000, (100, 2)).tolist():
+        cut = view.cut(width, height, side)
+        assert cut.parts <= 25
+        assert max(cut.grid) == max(view.cut(width, height, 336).grid)
+        assert max(cut.fitted) == max(cut.grid) * side
+        assert 0 <= min(cut.grid) * side - min(cut.fitted) < side
+    assert view(Image.new("RGB", (300, 200)), side).pixels.shape == (6 * 4 + 1, side, side, 3)
+
+
 def test_4khd_options() -> None:
     small = build("view", "4khd", {"hd_num": 16, "cap_upscale": True})
     assert small.cut(40, 40, 32).grid == (2, 2)

@@ -5,6 +5,13 @@ from argus.core.registry import Component
 COMPONENTS = (
     Component(
         "inferencer",
+        "attention",
+        "argus.evaluation.inferencers.attention:Attention",
+        "where the model looks: attention on the picture's tokens",
+        "fastervlm",
+    ),
+    Component(
+        "inferencer",
         "calibrated",
         "argus.evaluation.inferencers.calibrated:Calibrated",
         "another inferencer's options with probabilities at a fitted temperature",

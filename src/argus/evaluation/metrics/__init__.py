@@ -8,6 +8,13 @@ _WAYS = "argus.evaluation.metrics.desiderata"
 COMPONENTS = (
     Component("metric", "accuracy", "argus.evaluation.metrics.accuracy:Accuracy", "share of answers that match the target"),
     Component("metric", "above_chance", "argus.evaluation.metrics.above_chance:AboveChance", "accuracy beyond a blind guess"),
+    Component(
+        "metric",
+        "attention_shift",
+        "argus.evaluation.metrics.attention_shift:AttentionShift",
+        "correlation of attention on visual tokens with their place",
+        "fastervlm",
+    ),
     Component("metric", "bleu", "argus.evaluation.metrics.caption_overlap:Bleu", "BLEU-4 with the best reference", "chef"),
     Component("metric", "capture", "argus.evaluation.metrics.capture:Capture", "objects, attributes and relations of a caption"),
     Component("metric", "chain", "argus.evaluation.metrics.chain:Chain", "deepest right level of a chain of classes", "chef"),
@@ -40,6 +47,7 @@ COMPONENTS = (
     Component("metric", "meant", "argus.evaluation.metrics.meant:Meant", "exact truth of worded answers", "tiny-lvlm-ehub"),
     Component("metric", "mme_pairs", "argus.evaluation.metrics.mme_pairs:MMEPairs", "100 (acc + acc+), as MME", "mme-survey"),
     Component("metric", "mr", f"{_WAYS}:Matching", "share of items whose choice stays when options are renamed", "chef"),
+    Component("metric", "perplexity", "argus.evaluation.metrics.perplexity:Perplexity", "perplexity of the right answers"),
     Component("metric", "pope", "argus.evaluation.metrics.pope:Pope", "accuracy, precision, recall and F1 of yes and no"),
     Component(
         "metric",

@@ -7,6 +7,7 @@ split: seed 0 is the standard set that everybody shares, any other seed a fresh 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, Literal
 
 from PIL import Image
@@ -14,7 +15,7 @@ from pydantic import Field
 
 from argus.core.errors import RecipeError, nearest
 from argus.core.registry import Options, build
-from argus.core.sample import Message, Sample
+from argus.core.sample import Message, Sample, in_words
 from argus.evaluation.inferencers.base import PICTURES
 from argus.evaluation.scenarios.base import Group, Scenario
 from argus.world.data import asked, demonstrated
@@ -32,6 +33,7 @@ class WorldOptions(Options):
     questions: int = Field(8, ge=1, le=256, description="questions per picture")
     families: list[str] = Field(default_factory=list, description="question families; all of the domain when empty")
     settings: dict[str, Any] = Field(default_factory=dict, description="the domain's own options")
+    told: bool = Field(False, description="scenes are told in words instead of shown: the same questions without a picture")
 
 
 class World(Scenario):
@@ -58,6 +60,9 @@ class World(Scenario):
         while samples > 0:
             drawing = self.domain.draw(o.split, index, o.size, o.questions, tuple(o.families))
             questions = to_samples(drawing, o.domain)[:samples]
+            if o.told:
+                words = self.domain.describe(drawing.scene)
+                questions = [replace(q, messages=[in_words(m, words) for m in q.messages]) for q in questions]
             yield Group(drawing.id, questions)
             samples -= max(1, len(questions))
             index += 1

@@ -42,7 +42,7 @@ class DecodingAttachment(Attached):
             raise UnsupportedError(f"'{other.name}' already decides on the next token.", hint="Detach it first.")
         method.check(self.anatomy)
         self._negative: Prompt | None = None
-        self.prompts = Prompts(self.anatomy, method.kinds, method.fingerprinted)
+        self.prompts = Prompts(self.anatomy, method.kinds, method.fingerprinted, method.patchwise)
         self._instead = vars(self.model).get(_HOOK)  # what somebody else put on the instance
         setattr(self.model, _HOOK, self._processors)
         setattr(self.model, _DECODING, self)
@@ -62,8 +62,18 @@ class DecodingAttachment(Attached):
 
     @property
     def shown(self) -> list[Kept]:
-        """What the negative branch saw of the last prompt: one entry per crop, its tokens in the order shown."""
-        if self._negative is None or self._negative.place is None:
+        """What the negative branch saw of the last prompt: one entry per crop, its tokens in the order shown.
+
+        Where visual tokens were made anew of some patches, grid and indices are of the patches.
+        """
+        if self._negative is None:
+            return []
+        if self._negative.patches is not None and self._negative.patch_grid is not None:
+            grid, crops = self._negative.patch_grid, self._negative.tokens.crops
+            total = grid[0] * grid[1]
+            both = zip(crops, self._negative.patches, strict=True)
+            return [Kept(0, c.item, c.image, c.tile, grid, patches, total, total) for c, patches in both]
+        if self._negative.place is None:
             return []
         tokens, place = self._negative.tokens, self._negative.place
         entries = []

@@ -56,11 +56,13 @@ class Contrastive(ABC):
     Attributes:
         kinds: attention in the vision encoder that it reads.
         fingerprinted: whether it reads fingerprints of the pixels.
+        patchwise: whether it chooses patches in front of the connector, instead of visual tokens.
     """
 
     Options: ClassVar[type[ContrastiveOptions]] = ContrastiveOptions
     kinds: tuple[Kind, ...] = ()
     fingerprinted: bool = False
+    patchwise: bool = False
 
     def __init__(self, options: ContrastiveOptions) -> None:
         self.options = options

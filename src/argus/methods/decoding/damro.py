@@ -14,8 +14,10 @@ The published code reads Q and K of LLaVA's CLIP as one head of the full width C
 heads whose maps are averaged, as the paper's text suggests (`mean`). The k tokens are not put back into raster order and follow
 one another, so they lose their places where positions are counted; models with row and column positions (mRoPE) keep them. Of a
 picture in tiles each tile gives its k, one tile after the other, with one line break behind them; the published code for
-LLaVA-NeXT packs the first crop's alone. It re-runs InstructBLIP's Q-Former on the k patches; connectors whose tokens are not
-single patches or even groups of them are refused here. Encoders without a CLS token are not covered by the paper: the attention
+LLaVA-NeXT packs the first crop's alone. InstructBLIP's Q-Former it re-runs on the k patches, without the CLS token, and shows the
+branch the queries that have read these alone: so do connectors here that resample (`resamples`), whose branch is as long as the
+prompt; published values there are k 4, alpha 1.5 for captions and 0.5 for yes or no. Other connectors whose tokens are not single
+patches or even groups of them are refused. Encoders without a CLS token are not covered by the paper: the attention
 that a patch receives, averaged over all queries, stands in (Argus's choice; `without_cls: error` refuses instead).
 
 `select: random` shows k patches drawn by lot, the same for a picture whatever else is in the batch: the control.
@@ -27,11 +29,12 @@ from typing import Literal
 
 import torch
 from pydantic import Field
+from torch import Tensor
 
 from argus.core.errors import UnsupportedError
 from argus.methods.decoding.contrastive import Contrastive, ContrastiveOptions
 from argus.methods.decoding.prompt import Prompt
-from argus.methods.encoded import Kind, uniform
+from argus.methods.encoded import Encoding, Kind, uniform
 from argus.methods.reduction.selectors import ranks
 from argus.model.anatomy.base import Anatomy
 
@@ -59,8 +62,9 @@ class Damro(Contrastive):
 
     def check(self, anatomy: Anatomy) -> None:
         options = self.options
-        if options.select == "random":
-            self.fingerprinted = True
+        self.anatomy, self.patchwise = anatomy, anatomy.resamples and options.tokens > 0
+        if options.select == "random" or not options.tokens:
+            self.fingerprinted = options.tokens > 0
             return
         if not anatomy.has_cls and options.without_cls == "error":
             raise UnsupportedError(
@@ -76,9 +80,24 @@ class Damro(Contrastive):
 
     def negative(self, prompt: Prompt) -> Prompt:
         tokens = prompt.tokens
+        if self.patchwise:
+            return prompt.made_of(self.anatomy, self._patches)
+        if not self.options.tokens:
+            return prompt.only(torch.full_like(tokens.crop, -1))
         if self.options.select == "random":
             scores = uniform(prompt.fingerprints(), tokens.cell, self.options.seed)
         else:
             scores = prompt.scores(self.kind)
         place = ranks(scores, tokens.crop, torch.ones_like(tokens.crop, dtype=torch.bool))  # (T,) 0 = the most attention
         return prompt.only(place.where(place < self.options.tokens, -1))
+
+    def _patches(self, encoding: Encoding) -> Tensor:
+        """(G, k) patches of each crop of one encoding, those with the most attention or the greatest lots first."""
+        if self.options.select == "random":
+            assert encoding.fingerprints is not None  # `check` asks for them
+            cells = torch.arange(encoding.features.tokens.shape[1], device=encoding.fingerprints.device)
+            own = encoding.fingerprints[:, None].expand(-1, len(cells))
+            scores = uniform(own, cells.expand_as(own), self.options.seed)
+        else:
+            scores = encoding.patches[self.kind]
+        return scores.topk(min(self.options.tokens, scores.shape[1]), -1).indices

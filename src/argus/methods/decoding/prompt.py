@@ -6,7 +6,7 @@ encodes nothing again, whatever the family, the number of pictures or the paddin
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -32,6 +32,7 @@ class Prompt:
         found: (encoding, crop in it) of each crop of `tokens`.
         map: the token map of models composed by Argus.
         place: (T,) rank of each visual token in its crop, -1 for those that left; None while all are there.
+        patches: (crops, k) patches that visual tokens were made anew of, and `patch_grid`, rows and columns that these are of.
     """
 
     embeddings: Tensor
@@ -41,6 +42,8 @@ class Prompt:
     found: list[tuple[Encoding, int]]
     map: TokenMap | None = None
     place: Tensor | None = None
+    patches: Tensor | None = None
+    patch_grid: tuple[int, int] | None = None
 
     def scores(self, kind: Kind) -> Tensor:
         """(T,) attention in the vision encoder."""
@@ -85,6 +88,25 @@ class Prompt:
             place=place,
         )
 
+    def made_of(self, anatomy: Anatomy, chosen: Callable[[Encoding], Tensor]) -> Prompt:
+        """The prompt with visual tokens that the connector makes of some patches alone, in the places of its own.
+
+        Args:
+            chosen: encoding -> patches (G, k) of each of its crops, in the order in which the connector reads them.
+        """
+        count = {crop.grid[0] * crop.grid[1] for crop in self.tokens.crops}.pop()  # the tower's crops are of one size
+        made: dict[int, tuple[Tensor, Tensor]] = {}
+        for encoding, _ in self.found:
+            if id(encoding) not in made:
+                patches = chosen(encoding)
+                made[id(encoding)] = patches, anatomy.of_patches(encoding.features, patches, count)
+        patches, rows = (
+            torch.cat([e.tiles(made[id(e)][which], g) for e, g in self.found]).to(self.real.device) for which in (0, 1)
+        )  # (crops, k) and (crops, count, D)
+        embeddings = self.embeddings.clone()
+        embeddings[self.tokens.item, self.tokens.column] = rows[self.tokens.crop, self.tokens.cell].to(embeddings)
+        return replace(self, embeddings=embeddings, patches=patches, patch_grid=self.found[0][0].features.grid)
+
 
 class Prompts:
     """Listens to a model for prompts with pictures, until `remove`.
@@ -93,12 +115,13 @@ class Prompts:
         anatomy: the model's parts.
         kinds: attention in the vision encoder that will be read.
         fingerprinted: whether fingerprints of the pixels will be.
+        patchwise: whether patches will be chosen in front of the connector.
     """
 
-    def __init__(self, anatomy: Anatomy, kinds: Collection[Kind], fingerprinted: bool) -> None:
+    def __init__(self, anatomy: Anatomy, kinds: Collection[Kind], fingerprinted: bool, patchwise: bool) -> None:
         self.anatomy = anatomy
         self.encoder = Encoder(anatomy)
-        self.encoder.kinds, self.encoder.fingerprinted = set(kinds), fingerprinted
+        self.encoder.kinds, self.encoder.fingerprinted, self.encoder.patchwise = set(kinds), fingerprinted, patchwise
         self._seen: dict[str, Any] | None = None  # the root module's inputs, until its language model runs
         self._prompt: Prompt | None = None
         self.hooks = [

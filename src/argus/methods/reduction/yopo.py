@@ -20,13 +20,15 @@ Heads are found on data (`calibrate`). With A the attention map of a layer and h
     rho = sum A[:, V] / sum A[:, text],        vote = rho > threshold
 
 and a head is kept if more than 40 of 100 prompts vote for it; the first two layers keep all heads. `keep_heads` sets the
-threshold by the share of heads to keep. With several pictures or tiles the neighbourhood is within each; masks are per query head
-with grouped queries. The published code counts on fixed positions of one template; here they come from the prompt.
+threshold by the share of heads to keep. A mask can also be read from a file, as published ones are. With several pictures or
+tiles the neighbourhood is within each; masks are per query head with grouped queries. The published code counts on fixed
+positions of one template; here they come from the prompt.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -39,6 +41,7 @@ from argus.methods.attention_rows import AttentionCall, mean_attention, replace_
 from argus.methods.calibration import Calibration, CalibrationOptions, refuse_uncalibrated
 from argus.methods.layer_run import Run
 from argus.methods.reduction.base import Reducer, ReducerOptions, Step
+from argus.methods.reduction.head_mask import read_head_mask
 from argus.methods.reduction.scores import NoScore
 from argus.methods.reduction.visual_attention import visual_attention
 from argus.model.anatomy.base import Anatomy, Listener
@@ -71,7 +74,9 @@ class YopoOptions(ReducerOptions):
         None, ge=1, le=1023, description="odd width of the neighbourhood; all visual tokens when not given"
     )
     causal: bool = Field(False, description="neighbours only in front of a token")
-    heads: tuple[tuple[bool, ...], ...] | None = Field(None, description="layers x query heads, true = kept; all when not given")
+    heads: tuple[tuple[bool, ...], ...] | None = Field(
+        None, description="layers x query heads, true = kept, or a .npy, .safetensors or .json file of them; all when not given"
+    )
     ffn: float = Field(1.0, ge=0, le=1, description="share of the FFN's neurons, the first ones, that visual tokens use")
     stop_layer: int | None = Field(
         None, ge=1, description="first layer, 0-based, without visual computation; none when not given"
@@ -80,6 +85,11 @@ class YopoOptions(ReducerOptions):
         "presoftmax", description="how text loses sight of pictures: keys removed, or probabilities struck out"
     )
     calibrate: HeadVoteOptions | None = Field(None, description="find `heads` on prompts, instead of giving them")
+
+    @field_validator("heads", mode="before")
+    @classmethod
+    def _read(cls, value: Any) -> Any:
+        return read_head_mask(Path(value)) if isinstance(value, str | Path) else value
 
     @field_validator("window")
     @classmethod

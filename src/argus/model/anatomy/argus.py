@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from argus.core.errors import UnsupportedError
 from argus.model.anatomy.base import Anatomy, Crop, Listener, Piece, VisualTokens, attention_of
+from argus.model.connectors.base import ConnectorContext
 from argus.model.encoders.transformers_tower import TransformersTower
 from argus.model.encoders.vit import ViT
 from argus.model.features import VisualFeatures
@@ -80,6 +81,10 @@ class Argus(Anatomy):
     @property
     def connector_mixes(self) -> bool:  # type: ignore[override]
         return bool(self.projector.mixes_tokens)
+
+    @property
+    def resamples(self) -> bool:  # type: ignore[override]
+        return bool(self.projector.resamples)
 
     @property
     def in_sequence(self) -> bool:  # type: ignore[override]
@@ -171,9 +176,22 @@ class Argus(Anatomy):
         blocks = tower.blocks()
         return attention_of(blocks[tower.feature_layer % (len(blocks) + 1) - 1])
 
+    def patches_per_call(self, inputs: Mapping[str, Any], keys: int) -> int:
+        rows, columns = self._patches(inputs)
+        return rows * columns
+
+    def of_patches(self, features: Any, patches: Tensor, count: int) -> Tensor:
+        projector: Any = self.projector
+        return projector.of_patches(features, patches, ConnectorContext(budget=count))
+
+    def _patches(self, inputs: Mapping[str, Any]) -> tuple[int, int]:
+        """Rows and columns of patches per tile."""
+        high, wide = inputs["pixel_values"].shape[-2:]
+        return high // self.vision_tower.patch_size, wide // self.vision_tower.patch_size
+
     def token_scores(self, patch_scores: list[Tensor], inputs: Mapping[str, Any]) -> Tensor:
         """Mean over the patches that a visual token is made of, where the connector shrinks the grid evenly."""
-        rows, columns = (side // self.vision_tower.patch_size for side in inputs["pixel_values"].shape[-2:])
+        rows, columns = self._patches(inputs)
         high, wide = self.pieces(inputs)[0].grid
         scores = super().token_scores(patch_scores, inputs)
         if (high, wide) == (rows, columns):

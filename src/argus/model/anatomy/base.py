@@ -158,12 +158,14 @@ class Anatomy(ABC):
         mrope: position ids are (3, B, S) of time, row and column instead of (B, S).
         connector_mixes: one visual token sees several patches, so that patches cannot be dropped before the connector.
         in_sequence: visual tokens are positions of the sequence, and not only keys of cross-attention.
+        resamples: visual tokens are queries that read the patches, which can read some of them alone, see `of_patches`.
     """
 
     picture_inputs: tuple[str, ...] = ("pixel_values", "pixel_values_videos", "mm_encoder_outputs", "image_features")
     mrope: bool = False
     connector_mixes: bool = False
     in_sequence: bool = True
+    resamples: bool = False
 
     def __init__(self, model: Any) -> None:
         self.model = model
@@ -291,6 +293,17 @@ class Anatomy(ABC):
         """How many of the `keys` of a call of `encoder_attention` are patches; before them are CLS and registers."""
         rows, columns = self.pieces(inputs)[0].grid
         return rows * columns
+
+    def of_patches(self, features: Any, patches: Tensor, count: int) -> Tensor:
+        """Visual tokens (G, count, D) made of some patches (G, k) of each crop alone.
+
+        Args:
+            features: what the vision tower gave.
+
+        Raises:
+            UnsupportedError: a connector that cannot.
+        """
+        raise UnsupportedError(f"the connector of {self.family} makes no visual tokens of some patches alone")
 
     def token_scores(self, patch_scores: list[Tensor], inputs: Mapping[str, Any]) -> Tensor:
         """Scores of patches, a tensor per call of `encoder_attention`, to scores (T,) of tokens in crop order."""

@@ -17,4 +17,11 @@ COMPONENTS = (
         "tiles are read by gated cross-attention layers: all (NVLM-X), or all but the thumbnail (NVLM-H)",
         paper="nvlm",
     ),
+    Component(
+        "backbone",
+        "partial_lora",
+        "argus.model.backbones.partial_lora:PartialLoRA",
+        "low-rank updates of the linear layers that only visual tokens pass through",
+        paper="xcomposer2-4khd",
+    ),
 )

@@ -45,6 +45,7 @@ class Connector(nn.Module, ABC):
         mixes_tokens: whether an output token depends on more than one input token.
         reads_instruction: whether visual tokens depend on the question, so that a picture's cannot serve several questions.
         reads_boxes: whether there is a token per box behind the picture's, see `objects`.
+        resamples: whether tokens are queries that read the patches, which can read some of them alone, see `of_patches`.
         spatial: whether tokens lie on their grid as the patches do that they were made of.
         levels: hidden states of the encoder that it reads beside the tokens; none when empty.
         most_tokens: the most visual tokens per tile that may be asked of it; None where their number is fixed.
@@ -54,6 +55,7 @@ class Connector(nn.Module, ABC):
     mixes_tokens: bool = False
     reads_instruction: ClassVar[bool] = False
     reads_boxes: bool = False
+    resamples: ClassVar[bool] = False
     spatial: bool = True
     levels: tuple[int, ...] = ()
     most_tokens: int | None = None
@@ -73,6 +75,14 @@ class Connector(nn.Module, ABC):
             UnsupportedError: a connector that reads no boxes.
         """
         raise UnsupportedError(f"a {type(self).__name__} connector reads no boxes")
+
+    def of_patches(self, features: VisualFeatures, patches: Tensor, context: ConnectorContext | None = None) -> Tensor:
+        """Visual tokens (B, M, D) of some patches (B, k) of each tile alone, without prefix tokens.
+
+        Raises:
+            UnsupportedError: a connector whose tokens lie on the patches' grid.
+        """
+        raise UnsupportedError(f"a {type(self).__name__} connector makes no visual tokens of some patches alone")
 
     def tokens(self, grid: tuple[int, int]) -> tuple[int, int]:
         """Grid of visual tokens that a patch grid becomes; M is its product.

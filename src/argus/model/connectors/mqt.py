@@ -54,6 +54,7 @@ class MQT(Connector):
     Options = MQTOptions
     options: MQTOptions
     mixes_tokens = True
+    resamples = True
     spatial = False
     pos_embed: Tensor
 
@@ -77,9 +78,18 @@ class MQT(Connector):
         nn.init.normal_(self.proj.weight, std=self.text_width**-0.5)
 
     def forward(self, features: VisualFeatures, context: ConnectorContext | None = None) -> Tensor:
-        wanted = context.budget if context is not None else None
-        seen, _ = self.attn(*self.attended(features, wanted or self.options.max_tokens), need_weights=False)
+        seen, _ = self.attn(*self.attended(features, self._count(context)), need_weights=False)
         return self.proj(seen)
+
+    def of_patches(self, features: VisualFeatures, patches: Tensor, context: ConnectorContext | None = None) -> Tensor:
+        queries, keys, values = self.attended(features, self._count(context))
+        index = patches[..., None].expand(-1, -1, keys.shape[-1])  # (B, k, C)
+        seen, _ = self.attn(queries, keys.gather(1, index), values.gather(1, index), need_weights=False)
+        return self.proj(seen)
+
+    def _count(self, context: ConnectorContext | None) -> int:
+        """m, all where nothing else is asked for."""
+        return (context.budget if context is not None else None) or self.options.max_tokens
 
     def attended(self, features: VisualFeatures, count: int) -> tuple[Tensor, Tensor, Tensor]:
         """Queries (B, m, C) of `count` visual tokens, keys (B, N, C) and values (B, N, C)."""

@@ -34,6 +34,7 @@ class QFormerBridge(Connector):
     Options: ClassVar[type[QFormerBridgeOptions]] = QFormerBridgeOptions
     options: QFormerBridgeOptions
     mixes_tokens = True
+    resamples = True
     spatial = False
 
     def __init__(self, options: QFormerBridgeOptions, *, vision_width: int, text_width: int) -> None:
@@ -62,6 +63,9 @@ class QFormerBridge(Connector):
     def fused(self, queries: Tensor, features: VisualFeatures) -> Tensor:
         """The states that stand for the picture: the queries', as they are."""
         return queries
+
+    def of_patches(self, features: VisualFeatures, patches: Tensor, context: ConnectorContext | None = None) -> Tensor:
+        return self(VisualFeatures(features.some(patches), (1, patches.shape[1])), context)
 
     def forward(self, features: VisualFeatures, context: ConnectorContext | None = None) -> Tensor:
         states = self.qformer(self.picture(features))  # (B, Q, W)

@@ -108,7 +108,7 @@ class XFormer(QFormerBridge):
         self.absorb = nn.ModuleList(Reading(*sizes, gate=gate) for _ in range(options.fusion))
         self.tell = Reading(*sizes, gate=gate) if options.words else None
         self.restore = Reading(*sizes) if options.decoder else None
-        self.decoder = _decoder(options.decoder, width, grid) if options.decoder else None
+        self.decoder = masked_decoder(options.decoder, width, grid) if options.decoder else None
         # The matrices that make visual tokens stay the last ones.
         last: list[Any] = [self._modules.pop(name) for name in ("project", "project_2")]
         self.project, self.project_2 = last
@@ -153,15 +153,21 @@ class XFormer(QFormerBridge):
         """
         if self.decoder is None:
             raise UnsupportedError("this connector has no decoder.", hint="Give it sizes of one: decoder: {patch: 14}.")
-        no_cls = shown.new_zeros(len(shown), 1, shown.shape[-1])
-        return self.decoder(cat([no_cls, shown], 1), restore).logits
+        return filled_in(self.decoder, shown, restore)
 
     def reconstruct(self, shown: Tensor, queries: Tensor, restore: Tensor) -> Tensor:
         """As `decode`, from M' (B, V, W) once it has read Z' (B, Q, W)."""
         return self.decode(shown if self.restore is None else self.restore(shown, queries), restore)
 
 
-def _decoder(options: DecoderOptions, width: int, grid: tuple[int, int]) -> ViTMAEDecoder:
+def filled_in(decoder: ViTMAEDecoder, shown: Tensor, restore: Tensor) -> Tensor:
+    """Pixels (B, N, 3 p p) of all patches, see `XFormer.decode`; there is no CLS token, so zeros stand in its place."""
+    no_cls = shown.new_zeros(len(shown), 1, shown.shape[-1])
+    return decoder(cat([no_cls, shown], 1), restore).logits
+
+
+def masked_decoder(options: DecoderOptions, width: int, grid: tuple[int, int]) -> ViTMAEDecoder:
+    """A new decoder over states of a width."""
     config = ViTMAEConfig(
         hidden_size=width,
         decoder_hidden_size=options.width,

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from functools import wraps
 from importlib import import_module
 from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 from transformers import AutoConfig, PretrainedConfig
 
-from argus.core.errors import UnsupportedError
+from argus.core.errors import RecipeError, UnsupportedError
 from argus.model.features import VisualFeatures
 
 # Argus's own towers by the model type of their config; all other types are towers of transformers, see `build_tower`.
@@ -41,10 +43,73 @@ class Encoder(Protocol):
     depth: int
 
     def __call__(
-        self, pixel_values: Tensor, *, cls_attention: bool = False, hidden_states: bool = False, pooled: bool = False
+        self,
+        pixel_values: Tensor,
+        *,
+        cls_attention: bool = False,
+        hidden_states: bool = False,
+        pooled: bool = False,
+        tiles_per_pass: int | None = None,
     ) -> VisualFeatures:
-        """Encode tiles (B, 3, H, W)."""
+        """Encode tiles (B, 3, H, W), so many at a time; all at once when not given (see `in_passes`)."""
         ...
+
+
+class Tower:
+    """What towers, which are modules beside it, have in common: how they are while they learn, and their blocks by number.
+
+    Attributes:
+        feature_layer: the hidden state that is given as tokens; 0 are the embeddings, -1 is behind the last block.
+    """
+
+    feature_layer: int = -1
+
+    def train(self: Any, mode: bool = True) -> Any:
+        """As in PyTorch; what does not learn stays as in evaluation: its norms keep their statistics, nothing is dropped."""
+        nn.Module.train(self, mode)
+        for module in self.modules() if mode else ():
+            weights = list(module.parameters())
+            if weights and not any(weight.requires_grad for weight in weights):
+                module.train(False)
+        return self
+
+    def trunk(self) -> Iterable[nn.Module]:
+        """The blocks that a picture passes, first to last; none of a tower that is made of others."""
+        return ()
+
+    def last_blocks(self, count: int, layer: int | None = None) -> list[nn.Module]:
+        """The last blocks that its tokens come through; of each, where it is made of several towers.
+
+        Args:
+            layer: the hidden state that is read, if another than `feature_layer`.
+
+        Raises:
+            RecipeError: there are fewer.
+        """
+        towers: Any = getattr(self, "towers", ())
+        if towers:
+            return [block for tower in towers for block in tower.last_blocks(count)]
+        blocks = list(self.trunk())
+        blocks = blocks[: (self.feature_layer if layer is None else layer) % (len(blocks) + 1)]
+        if count > len(blocks):
+            raise RecipeError(f"tokens of this {type(self).__name__} come through {len(blocks)} blocks, not through {count}.")
+        return blocks[-count:]
+
+
+def in_passes(forward: Callable[..., VisualFeatures]) -> Callable[..., VisualFeatures]:
+    """A tower's forward that can take its tiles some at a time.
+
+    Tiles are encoded each by itself, so the features are the same, and what the blocks need at once is what one pass needs: a
+    picture of 4K is 56 tiles in InternLM-XComposer2-4KHD (arXiv 2404.06512). Who listens to the tower sees one call.
+    """
+
+    @wraps(forward)
+    def passes(self: Any, pixel_values: Tensor, *, tiles_per_pass: int | None = None, **asked: bool) -> VisualFeatures:
+        if tiles_per_pass is None or len(pixel_values) <= tiles_per_pass:
+            return forward(self, pixel_values, **asked)
+        return VisualFeatures.join([forward(self, some, **asked) for some in pixel_values.split(tiles_per_pass)])
+
+    return passes
 
 
 def build_tower(config: PretrainedConfig) -> nn.Module:

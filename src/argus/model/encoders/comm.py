@@ -27,7 +27,7 @@ from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedMode
 
 from argus.core.errors import UnsupportedError
 from argus.core.registry import Options
-from argus.model.encoders.base import build_tower, nested_config
+from argus.model.encoders.base import Tower, build_tower, in_passes, nested_config
 from argus.model.encoders.transformers_tower import TransformersTower, pixel_statistics
 from argus.model.features import VisualFeatures
 
@@ -164,7 +164,7 @@ class LayerMerge(nn.Module):
         return self.align(total)
 
 
-class Comm(PreTrainedModel):
+class Comm(Tower, PreTrainedModel):
     """Pixels (B, 3, H, W) -> `VisualFeatures`.
 
     Raises:
@@ -200,6 +200,11 @@ class Comm(PreTrainedModel):
     def _init_weights(self, module: nn.Module) -> None:
         """What merges the layers starts as it was made."""
 
+    def last_blocks(self, count: int, layer: int | None = None) -> list[nn.Module]:
+        """As of every tower; where layers are merged, up to the deepest of them."""
+        pairs: list[Any] = list(zip(self.towers, self.merges, strict=True))
+        return [b for tower, merge in pairs for b in tower.last_blocks(count, max(merge.layers) if merge.layers else None)]
+
     def layer_weights(self) -> list[dict[int, float]]:
         """The learned weight a of each layer, per tower."""
         merges: list[Any] = list(self.merges)
@@ -212,6 +217,7 @@ class Comm(PreTrainedModel):
         )
         return pixels if self.statistics[0] == self.statistics[tower] else (pixels * std + mean - own_mean) / own_std
 
+    @in_passes
     def forward(
         self, pixel_values: Tensor, *, cls_attention: bool = False, hidden_states: bool = False, pooled: bool = False
     ) -> VisualFeatures:

@@ -16,11 +16,12 @@ from torch import Tensor, nn
 from transformers import AutoModel, PretrainedConfig
 
 from argus.core.errors import UnsupportedError
+from argus.model.encoders.base import Tower, in_passes
 from argus.model.encoders.transformers_tower import side
 from argus.model.features import VisualFeatures
 
 
-class ConvolutionalTower(nn.Module):
+class ConvolutionalTower(Tower, nn.Module):
     """Wraps a convolutional vision model of transformers.
 
     Args:
@@ -42,6 +43,10 @@ class ConvolutionalTower(nn.Module):
         self.patch_size = side(config.patch_size) * 2 ** (len(self.map_widths) - 1)
         self.image_size = side(config.image_size) // self.patch_size * self.patch_size
 
+    def trunk(self) -> list[nn.Module]:
+        return [block for stage in self.tower.encoder.stages for block in stage.layers]
+
+    @in_passes
     def forward(
         self, pixel_values: Tensor, *, cls_attention: bool = False, hidden_states: bool = False, pooled: bool = False
     ) -> VisualFeatures:

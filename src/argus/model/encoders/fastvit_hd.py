@@ -36,6 +36,7 @@ from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedMode
 
 from argus.core.errors import ModelError, UnsupportedError
 from argus.core.registry import Options
+from argus.model.encoders.base import Tower, in_passes
 from argus.model.encoders.fastvit_names import published_weights
 from argus.model.encoders.reparameterised import RepConv, convolution, folded, unit_kernel
 from argus.model.encoders.vit import AttentionBlock
@@ -258,7 +259,7 @@ class SqueezeExcite(nn.Module):
         return x * self.expand(F.relu(self.reduce(x.mean((2, 3), keepdim=True)))).sigmoid()
 
 
-class FastViTHD(PreTrainedModel):
+class FastViTHD(Tower, PreTrainedModel):
     """Pixels (B, 3, H, W) -> `VisualFeatures`."""
 
     config_class = FastViTHDConfig
@@ -306,9 +307,9 @@ class FastViTHD(PreTrainedModel):
                 if conv.bias is not None:
                     nn.init.zeros_(conv.bias)
 
-    def train(self, mode: bool = True) -> FastViTHD:
-        """As in PyTorch; where nothing of it learns, batch norms keep their statistics, whatever pictures a stage shows."""
-        return super().train(mode and any(weight.requires_grad for weight in self.parameters()))
+    def trunk(self) -> list[Any]:
+        stages: list[Any] = list(self.stages)
+        return [block for stage in stages for block in stage.blocks]
 
     @torch.no_grad()
     def reparameterise(self) -> None:
@@ -318,6 +319,7 @@ class FastViTHD(PreTrainedModel):
                 module.reparameterise()
         self.config.fused = True
 
+    @in_passes
     def forward(
         self, pixel_values: Tensor, *, cls_attention: bool = False, hidden_states: bool = False, pooled: bool = False
     ) -> VisualFeatures:

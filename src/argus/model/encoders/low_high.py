@@ -24,7 +24,7 @@ from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedMode
 
 from argus.core.errors import UnsupportedError
 from argus.core.registry import Options
-from argus.model.encoders.base import build_tower, nested_config
+from argus.model.encoders.base import Tower, build_tower, in_passes, nested_config
 from argus.model.encoders.transformers_tower import TransformersTower, pixel_statistics
 from argus.model.features import VisualFeatures
 
@@ -79,7 +79,7 @@ class LowHighEncoder:
         return LowHighConfig(encoders, self.options.image_size)
 
 
-class LowHigh(PreTrainedModel):
+class LowHigh(Tower, PreTrainedModel):
     """Pixels (B, 3, H, W) -> `VisualFeatures` with `feature_maps`.
 
     Attributes:
@@ -118,6 +118,7 @@ class LowHigh(PreTrainedModel):
     def _pair(self) -> tuple[Any, Any]:
         return self.towers[0], self.towers[1]
 
+    @in_passes
     def forward(
         self, pixel_values: Tensor, *, cls_attention: bool = False, hidden_states: bool = False, pooled: bool = False
     ) -> VisualFeatures:

@@ -28,7 +28,7 @@ from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedMode
 
 from argus.core.errors import UnsupportedError
 from argus.core.registry import Options
-from argus.model.encoders.base import build_tower, nested_config
+from argus.model.encoders.base import Tower, build_tower, in_passes, nested_config
 from argus.model.encoders.transformers_tower import TransformersTower, pixel_statistics
 from argus.model.features import VisualFeatures
 
@@ -101,7 +101,7 @@ class S2Encoder:
         return S2Config(encoder, **self.options.model_dump(exclude={"encoder"}))
 
 
-class S2(PreTrainedModel):
+class S2(Tower, PreTrainedModel):
     """Pixels (B, 3, H, W) -> `VisualFeatures`.
 
     Raises:
@@ -141,6 +141,7 @@ class S2(PreTrainedModel):
                 hint="Use split: resize or split: pad, whose crops have the encoder's side.",
             )
 
+    @in_passes
     def forward(
         self, pixel_values: Tensor, *, cls_attention: bool = False, hidden_states: bool = False, pooled: bool = False
     ) -> VisualFeatures:

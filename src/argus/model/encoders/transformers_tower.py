@@ -1,5 +1,7 @@
 """Any vision transformer of transformers (CLIP, SigLIP, DINOv2, InternViT, ViT-MAE, ViT, ...) as an encoder.
 
+SigLIP 2 (arXiv 2502.14786) in its NaFlex form, as NaViT (arXiv 2307.06304), reads rows of patches of pictures of any shape.
+
 The tower's own modules do the work; this wrapper picks the layer, splits prefix tokens from patches, and reads the attention row
 of the CLS query. That row comes from the selected block's own query and key projections, applied to its input as a hook
 sees it: softmax(q_cls K^T / sqrt(d)) over all 1 + N keys, (B, heads, N) after the CLS column is cut. No attention map is built,
@@ -10,6 +12,7 @@ Shapes: pixels (B, 3, H, W) -> tokens (B, N, C), raster order.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,7 +31,7 @@ from transformers.image_utils import (
 
 from argus.core.errors import ModelError, UnsupportedError, nearest
 from argus.core.registry import Options
-from argus.model.encoders.base import CONVOLUTIONAL, check_layer
+from argus.model.encoders.base import CONVOLUTIONAL, Tower, check_layer, in_passes
 from argus.model.features import VisualFeatures
 
 # Prefix tokens in front of the patches by model type, CLS first; registers, where a config has them, come on top.
@@ -43,12 +46,15 @@ PREFIX = {
     "deit": 2,  # CLS and the distillation token
     "internvl_vision": 1,
     "siglip_vision_model": 0,
+    "siglip2_vision_model": 0,
     "aimv2_vision_model": 0,
     "ijepa": 0,
 }
 
 # Families that fit their position table to pictures of another size by themselves.
-ANY_SIZE = {"dinov2", "dinov2_with_registers", "internvl_vision"}
+ANY_SIZE = {"dinov2", "dinov2_with_registers", "internvl_vision", "siglip2_vision_model"}
+
+FLEX = "siglip2_vision_model"  # reads patches with their grid instead of pictures
 
 # Mean and deviation of the pixels that the published weights of a family were trained with.
 CLIP = (OPENAI_CLIP_MEAN, OPENAI_CLIP_STD)
@@ -58,6 +64,7 @@ STATISTICS = {
     "chinese_clip_vision_model": CLIP,
     "aimv2_vision_model": CLIP,
     "siglip_vision_model": HALF,
+    "siglip2_vision_model": HALF,
     "vit": HALF,
 }
 
@@ -112,7 +119,7 @@ class TransformersEncoder:
         return config
 
 
-class TransformersTower(nn.Module):
+class TransformersTower(Tower, nn.Module):
     """Wraps a vision model of transformers.
 
     Args:
@@ -144,8 +151,10 @@ class TransformersTower(nn.Module):
         self.any_size, self.depth = kind in ANY_SIZE, config.num_hidden_layers
         check_layer(self.feature_layer, self.depth)
         self.hidden_size = config.hidden_size
-        self.patch_size, self.image_size = side(config.patch_size), side(config.image_size)
+        self.patch_size = side(config.patch_size)
+        self.image_size = self.patch_size * math.isqrt(config.num_patches) if kind == FLEX else side(config.image_size)
 
+    @in_passes
     def forward(
         self, pixel_values: Tensor, *, cls_attention: bool = False, hidden_states: bool = False, pooled: bool = False
     ) -> VisualFeatures:
@@ -176,7 +185,8 @@ class TransformersTower(nn.Module):
                 lambda _, args, kwargs: inputs.append(_first(args, kwargs)), with_kwargs=True
             )
         try:
-            output = self.tower(pixel_values.to(self.dtype), output_hidden_states=True, **self._extra(pixel_values))
+            given = self._patches(pixel_values) if self.config.model_type == FLEX else pixel_values
+            output = self.tower(given.to(self.dtype), output_hidden_states=True, **self._extra(pixel_values))
         finally:
             if hook is not None:
                 hook.remove()
@@ -214,6 +224,9 @@ class TransformersTower(nn.Module):
                 return module
         raise ModelError(f"no list of {depth} blocks in a {self.config.model_type} tower")
 
+    def trunk(self) -> nn.ModuleList:
+        return self.blocks()
+
     def _unshuffled(self, state: Tensor, restore: Tensor) -> Tensor:
         patches = state[:, self.prefix :]
         patches = patches.gather(1, restore[..., None].expand_as(patches))
@@ -235,7 +248,17 @@ class TransformersTower(nn.Module):
             count = (pixels.shape[-2] // self.patch_size) * (pixels.shape[-1] // self.patch_size)
             noise = torch.arange(count, device=pixels.device, dtype=torch.float32)
             return {"noise": noise.expand(len(pixels), -1)}
+        if self.config.model_type == FLEX:
+            grid = torch.tensor([s // self.patch_size for s in pixels.shape[-2:]], device=pixels.device)
+            every = torch.ones(len(pixels), int(grid.prod()), dtype=torch.long, device=pixels.device)
+            return {"spatial_shapes": grid.expand(len(pixels), 2), "pixel_attention_mask": every}
         return {}
+
+    def _patches(self, pixels: Tensor) -> Tensor:
+        """Rows of patches: (B, 3, H, W) -> (B, N, p p 3)."""
+        p = self.patch_size
+        x = pixels.unflatten(3, (-1, p)).unflatten(2, (-1, p))  # (B, 3, h, p, w, p)
+        return x.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)
 
     def _row(self, attention: nn.Module, x: Tensor) -> Tensor:
         """(B, heads, N) from the block's normalised input x (B, P + N, C)."""

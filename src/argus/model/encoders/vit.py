@@ -24,7 +24,7 @@ from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedMode
 
 from argus.core.errors import UnsupportedError
 from argus.core.registry import Options
-from argus.model.encoders.base import check_layer
+from argus.model.encoders.base import Tower, check_layer, in_passes
 from argus.model.features import VisualFeatures
 
 
@@ -154,7 +154,7 @@ class Block(AttentionBlock):
         return x + self.fc2(F.gelu(self.fc1(self.norm2(x))))
 
 
-class ViT(PreTrainedModel):
+class ViT(Tower, PreTrainedModel):
     """Pixels (B, 3, H, W) -> `VisualFeatures`."""
 
     config_class = ViTConfig
@@ -174,7 +174,7 @@ class ViT(PreTrainedModel):
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.hidden_size, self.has_cls, self.depth = config.hidden_size, True, config.num_hidden_layers
         check_layer(config.feature_layer, config.num_hidden_layers)
-        self.patch_size, self.image_size = config.patch_size, config.image_size
+        self.patch_size, self.image_size, self.feature_layer = config.patch_size, config.image_size, config.feature_layer
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -189,6 +189,9 @@ class ViT(PreTrainedModel):
             nn.init.trunc_normal_(module.cls_token, std=0.02)
             nn.init.trunc_normal_(module.position, std=0.02)
 
+    def trunk(self) -> nn.ModuleList:
+        return self.blocks
+
     def positions(self, grid: tuple[int, int]) -> Tensor:
         """Position table for a grid of (rows, columns): (1, 1 + rows * columns, C)."""
         side = math.isqrt(self.position.shape[1] - 1)
@@ -198,6 +201,7 @@ class ViT(PreTrainedModel):
         table = F.interpolate(table.float(), size=grid, mode="bicubic", align_corners=False).to(self.position.dtype)
         return torch.cat([self.position[:, :1], table.flatten(2).transpose(1, 2)], dim=1)
 
+    @in_passes
     def forward(
         self, pixel_values: Tensor, *, cls_attention: bool = False, hidden_states: bool = False, pooled: bool = False
     ) -> VisualFeatures:

@@ -30,7 +30,7 @@ from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from argus.core.errors import UnsupportedError
 from argus.core.registry import Options
-from argus.model.encoders.base import check_layer
+from argus.model.encoders.base import Tower, check_layer, in_passes
 from argus.model.encoders.vit import AttentionBlock
 from argus.model.features import VisualFeatures
 
@@ -167,7 +167,7 @@ class GatedBlock(AttentionBlock):
         return branch * (keep / (1 - self.skip)).to(branch.dtype)
 
 
-class ViTamin(PreTrainedModel):
+class ViTamin(Tower, PreTrainedModel):
     """Pixels (B, 3, H, W) -> `VisualFeatures`."""
 
     config_class = ViTaminConfig
@@ -188,7 +188,7 @@ class ViTamin(PreTrainedModel):
         self.blocks = nn.ModuleList(GatedBlock(config, config.drop_path * i / max(depth - 1, 1)) for i in range(depth))
         self.norm = nn.LayerNorm(width, eps=eps)
         self.hidden_size, self.has_cls, self.patch_size, self.image_size = width, False, STRIDE, config.image_size
-        self.map_widths, self.depth = (*config.conv_widths, width), depth
+        self.map_widths, self.depth, self.feature_layer = (*config.conv_widths, width), depth, config.feature_layer
         check_layer(config.feature_layer, depth)
         self.post_init()
 
@@ -207,9 +207,8 @@ class ViTamin(PreTrainedModel):
         elif isinstance(module, ViTamin):
             nn.init.trunc_normal_(module.position, std=0.02)
 
-    def train(self, mode: bool = True) -> ViTamin:
-        """As in PyTorch; where nothing of it learns, no block is skipped."""
-        return super().train(mode and any(weight.requires_grad for weight in self.parameters()))
+    def trunk(self) -> nn.ModuleList:
+        return self.blocks
 
     def positions(self, grid: tuple[int, int]) -> Tensor:
         """Position table for a grid of (rows, columns): (1, rows * columns, D)."""
@@ -220,6 +219,7 @@ class ViTamin(PreTrainedModel):
         table = F.interpolate(table, size=grid, mode="bicubic", antialias=True).to(self.position.dtype)
         return table.flatten(2).transpose(1, 2)
 
+    @in_passes
     def forward(
         self, pixel_values: Tensor, *, cls_attention: bool = False, hidden_states: bool = False, pooled: bool = False
     ) -> VisualFeatures:

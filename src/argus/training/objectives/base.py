@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from torch import Tensor, nn
+import torch
+from torch import Tensor, distributed, nn
 
 from argus.core.registry import Options
 from argus.core.sample import Sample
@@ -49,3 +51,32 @@ class Objective(ABC):
     @abstractmethod
     def loss(self, model: Any, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The scalar to minimise, and its parts by name (detached), e.g. {"clip": ..., "dense": ..., "accuracy": ...}."""
+
+
+class _Gather(torch.autograd.Function):
+    """Rows of all processes; backwards, each process gets the sum of what all of them want of its rows."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> Tensor:
+        everyone = [torch.empty_like(rows, memory_format=torch.contiguous_format) for _ in range(distributed.get_world_size())]
+        distributed.all_gather(everyone, rows.contiguous())
+        return torch.cat(everyone)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        whole = gradient.clone(memory_format=torch.contiguous_format)
+        distributed.all_reduce(whole)
+        return whole.chunk(distributed.get_world_size())[distributed.get_rank()]
+
+
+def of_all(rows: Tensor) -> Tensor:
+    """Rows (B, ...) of this process -> (P B, ...) of all processes that train together; gradients reach all."""
+    if not (distributed.is_available() and distributed.is_initialized()) or distributed.get_world_size() == 1:
+        return rows
+    gathered: Tensor = _Gather.apply(rows)
+    return gathered
+
+
+def text_number(text: str) -> int:
+    """The same 64 bits for the same text in every process."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little", signed=True)

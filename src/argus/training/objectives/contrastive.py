@@ -19,7 +19,6 @@ Shapes: pixels (B, 3, H, W), texts (B, S), truth per head (B, gh, gw) with -1 wh
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -27,7 +26,7 @@ from typing import Any
 import numpy as np
 import torch
 from pydantic import Field
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from argus.core.errors import UnsupportedError
@@ -36,7 +35,7 @@ from argus.core.sample import Sample
 from argus.model.dual_encoder import DualEncoder
 from argus.model.encoders.transformers_tower import pixel_statistics
 from argus.model.image_processor import normalise
-from argus.training.objectives.base import Batch, Item, Objective
+from argus.training.objectives.base import Batch, Item, Objective, of_all, text_number
 
 
 class ContrastiveOptions(Options):
@@ -74,7 +73,7 @@ class Contrastive(Objective):
             batch.update(
                 self.processor(texts, padding=True, truncation=True, max_length=self.options.max_length, return_tensors="pt")
             )
-            batch["text"] = torch.tensor([_number(text) for text in texts])  # (B,) the same of equal texts
+            batch["text"] = torch.tensor([text_number(text) for text in texts])  # (B,) the same of equal texts
         if self.options.dense:
             grid = pixels.shape[1] // self.patch_size
             truth = [domain.dense(d.scene, grid) for d, domain in drawings]
@@ -87,10 +86,10 @@ class Contrastive(Objective):
         total = output.image_embeds.sum() * 0.0
         parts: dict[str, Tensor] = {}
         if self.options.clip:
-            pictures, texts = _of_all(output.image_embeds), _of_all(output.text_embeds)  # (P B, E) of P processes
+            pictures, texts = of_all(output.image_embeds), of_all(output.text_embeds)  # (P B, E) of P processes
             logits = model.similarity(replace(output, text_embeds=texts)).float()  # (B, P B)
             of_texts = model.similarity(replace(output, image_embeds=pictures)).float().T  # (B, P B)
-            target = (batch["text"][:, None] == _of_all(batch["text"])).float()
+            target = (batch["text"][:, None] == of_all(batch["text"])).float()
             target = target / target.sum(-1, keepdim=True)
             clip = (F.cross_entropy(logits, target) + F.cross_entropy(of_texts, target)) / 2
             total = total + self.options.clip * clip
@@ -113,17 +112,3 @@ class Contrastive(Objective):
             total = total + self.options.dense * dense
             parts["dense"] = dense.detach()
         return total, parts
-
-
-def _number(text: str) -> int:
-    """The same 64 bits for the same text in every process."""
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little", signed=True)
-
-
-def _of_all(rows: Tensor) -> Tensor:
-    """Rows (B, ...) of this process -> (P B, ...) of all processes that train together."""
-    if not (distributed.is_available() and distributed.is_initialized()) or distributed.get_world_size() == 1:
-        return rows
-    from torch.distributed.nn.functional import all_gather  # through which gradients go; not in every build of PyTorch
-
-    return torch.cat(all_gather(rows))

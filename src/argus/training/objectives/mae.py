@@ -5,9 +5,10 @@ variance 1 within it; only hidden patches count.
 
     L = mean over hidden patches of |x_hat_p - (x_p - mean_p) / sqrt(var_p + 1e-6)|^2 / (3 p p)
 
-Here it trains the masked autoencoder among an encoder's towers together with the decoder that a connector keeps for it (X-Former,
-arXiv 2407.13851), so that a decoder that fits is there when the connector is trained. The variance is the unbiased one and three
-quarters of the patches are hidden, as in the authors' code.
+It trains a masked autoencoder that is the model's encoder, or the second tower of a pair. The decoder is the one that a connector
+keeps for it (X-Former, arXiv 2407.13851), so that one that fits is there when the connector is trained; or, with `decoder`, one
+beside the model, named `mae` as a part, that reads the tower's own last states and goes when the stage is over. The variance is
+the unbiased one and three quarters of the patches are hidden, as in the authors' code.
 
 Shapes: pixels (B, 3, H, W) -> patches (B, N, 3 p p), as (row, column, channel) within a patch.
 """
@@ -26,7 +27,7 @@ from argus.core.errors import UnsupportedError
 from argus.core.images import load_image
 from argus.core.registry import Options
 from argus.core.sample import Sample
-from argus.model.connectors.x_former import XFormer
+from argus.model.connectors.x_former import DecoderOptions, XFormer, filled_in, masked_decoder
 from argus.model.encoders.comm import Comm
 from argus.model.features import VisualFeatures
 from argus.training.objectives.base import Batch, Item, Objective
@@ -36,10 +37,11 @@ class MAEOptions(Options):
     """How much is hidden."""
 
     mask: float = Field(0.75, gt=0, lt=1, description="share of the patches that is hidden")
+    decoder: DecoderOptions | None = Field(None, description="a decoder beside the model; the connector's when not given")
 
 
 class MAE(Objective):
-    """Reconstruction by the second tower of a pair and a connector's decoder."""
+    """Reconstruction by a tower and a decoder."""
 
     Options = MAEOptions
     options: MAEOptions
@@ -47,7 +49,20 @@ class MAE(Objective):
 
     def bind(self, model: nn.Module, processor: Any) -> None:
         super().bind(model, processor)
-        check_pair(model)
+        self.parts = nn.ModuleDict()
+        if self.options.decoder is None:
+            check_pair(model)
+            return
+        tower, grid = autoencoder(model), autoencoder(model).image_size // self.options.decoder.patch
+        if tower.patch_size != self.options.decoder.patch:
+            raise UnsupportedError(
+                f"reconstruction needs patches of one size: {tower.patch_size} px, in the decoder {self.options.decoder.patch} px"
+            )
+        self.parts["decoder"] = masked_decoder(self.options.decoder, tower.hidden_size, (grid, grid))
+        self.parts.to(next(model.parameters()).device)
+
+    def techniques(self) -> dict[str, nn.Module]:
+        return {"mae": self.parts} if self.parts else {}
 
     def collate(self, items: Sequence[Item]) -> Batch:
         pictures = [
@@ -57,12 +72,33 @@ class MAE(Objective):
         return {"pixel_values": self.processor.image_processor(pictures)["pixel_values"]}
 
     def loss(self, model: Any, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        tower, connector = model.model.vision_tower, model.model.multi_modal_projector
-        pixels = tower.normalised(batch["pixel_values"], 1)
-        shown, hidden, restore = masked_states(tower, pixels, self.options.mask)
-        made = connector.decode(connector.detail(shown), restore)
-        loss = reconstruction_loss(made, pixels, hidden, tower.towers[1].patch_size)
+        whole, connector, tower = model.model.vision_tower, model.model.multi_modal_projector, autoencoder(model)
+        pixels = batch["pixel_values"] if tower is whole else whole.normalised(batch["pixel_values"], 1)
+        if self.parts:
+            seen, hidden, restore = masked_features(tower, pixels, self.options.mask)
+            made = filled_in(self.parts["decoder"], seen.tokens, restore)
+        else:
+            shown, hidden, restore = masked_states(whole, pixels, self.options.mask)
+            made = connector.decode(connector.detail(shown), restore)
+        loss = reconstruction_loss(made, pixels, hidden, tower.patch_size)
         return loss, {"reconstruction": loss.detach()}
+
+
+def autoencoder(model: Any) -> Any:
+    """The masked autoencoder: a model's encoder, or the second tower of a pair.
+
+    Raises:
+        UnsupportedError: there is none.
+    """
+    whole: Any = getattr(getattr(model, "model", model), "vision_tower", None)
+    towers = list(whole.towers) if isinstance(whole, Comm) and len(whole.towers) == 2 else [whole]
+    kinds = [getattr(getattr(one, "config", None), "model_type", type(one).__name__) for one in towers]
+    if kinds[-1] != "vit_mae":
+        raise UnsupportedError(
+            f"reconstruction needs a masked autoencoder, alone or as the second of a pair of towers; here are {kinds}.",
+            hint="encoder: {comm: {towers: [..., {encoder: {transformers: {model_type: vit_mae, ...}}, merge: select}]}}",
+        )
+    return towers[-1]
 
 
 def check_pair(model: Any) -> None:
@@ -73,12 +109,8 @@ def check_pair(model: Any) -> None:
     """
     root = getattr(model, "model", model)
     tower, connector = getattr(root, "vision_tower", None), getattr(root, "multi_modal_projector", None)
-    kinds = [getattr(one.config, "model_type", "") for one in tower.towers] if isinstance(tower, Comm) else []
-    if len(kinds) != 2 or kinds[1] != "vit_mae":
-        raise UnsupportedError(
-            f"reconstruction needs a pair of towers, the second a masked autoencoder; here are {kinds or type(tower).__name__}.",
-            hint="encoder: {comm: {towers: [..., {encoder: {transformers: {model_type: vit_mae, ...}}, merge: select}]}}",
-        )
+    if autoencoder(model) is tower:
+        raise UnsupportedError("this needs a pair of towers, of which the masked autoencoder is the second.")
     if not isinstance(connector, XFormer) or connector.decoder is None:
         raise UnsupportedError("reconstruction needs the decoder of an x_former connector.", hint="Give it `decoder`.")
     assert connector.options.decoder is not None
@@ -90,18 +122,16 @@ def check_pair(model: Any) -> None:
         )
 
 
-def masked_states(pair: Any, pixels: Tensor, share: float) -> tuple[Tensor, Tensor, Tensor]:
-    """What the masked autoencoder of a pair sees of a part of the patches.
+def masked_features(tower: Any, pixels: Tensor, share: float) -> tuple[VisualFeatures, Tensor, Tensor]:
+    """What a masked autoencoder sees of a part of the patches.
 
     Args:
-        pair: the encoder; its second tower is the masked autoencoder.
-        pixels: (B, 3, H, W), normalised for that tower.
+        pixels: (B, 3, H, W), normalised for it.
 
     Returns:
-        tokens (B, V, C) of the visible patches, of the layers that the pair gives of whole pictures; hidden (B, N) 1 where a
-        patch is not seen, restore (B, N) the place of each patch among the visible and, behind them, the hidden ones.
+        features of the V visible patches; hidden (B, N) 1 where a patch is not seen, restore (B, N) the place of each patch
+        among the visible and, behind them, the hidden ones.
     """
-    tower = pair.towers[1]
     inner = tower.tower
     usual, inner.config.mask_ratio = inner.config.mask_ratio, share
     try:
@@ -110,8 +140,14 @@ def masked_states(pair: Any, pixels: Tensor, share: float) -> tuple[Tensor, Tens
         inner.config.mask_ratio = usual
     states = output.hidden_states
     tokens = (output.last_hidden_state if tower.final_norm else states[tower.feature_layer])[:, 1:]
-    shown = VisualFeatures(tokens=tokens, grid=(1, tokens.shape[1]), hidden_states=tuple(states))
-    return pair.merges[1](shown), output.mask, output.ids_restore
+    seen = VisualFeatures(tokens=tokens, grid=(1, tokens.shape[1]), hidden_states=tuple(states))
+    return seen, output.mask, output.ids_restore
+
+
+def masked_states(pair: Any, pixels: Tensor, share: float) -> tuple[Tensor, Tensor, Tensor]:
+    """As `masked_features`, of the second tower of a pair: tokens (B, V, C) of the layers that it gives of whole pictures."""
+    seen, hidden, restore = masked_features(pair.towers[1], pixels, share)
+    return pair.merges[1](seen), hidden, restore
 
 
 def patches(pixels: Tensor, side: int) -> Tensor:

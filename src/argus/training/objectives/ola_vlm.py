@@ -143,8 +143,9 @@ class OlaVLM(SFT):
         loss = F.smooth_l1_loss(made, target)
         if not self.options.contrast:
             return loss
-        a, b = (F.normalize(x.flatten(1), dim=-1) for x in (made, target))
-        logits = a @ b.T * self.parts.scales[task].exp().clamp(max=100)
+        with torch.autocast(made.device.type, enabled=False):
+            a, b = (F.normalize(x.flatten(1).float(), dim=-1) for x in (made, target))
+            logits = a @ b.T * self.parts.scales[task].exp().clamp(max=100)
         return loss + self.options.contrast * F.cross_entropy(logits, torch.arange(len(a), device=a.device))
 
 

@@ -12,8 +12,9 @@ BLIP-2 (arXiv 2301.12597), section 3.2, and with it X-Former (arXiv 2407.13851),
 
 z are the states that stand for the picture: the queries' own, or with X-Former those behind the fusion (of the visible patches,
 where some are hidden), for all four. Encoders get no gradient. Equal texts in a batch belong together: they share their target
-and are no one's wrong partner. A picture without any wrong partner in the batch has no negative. Weights are 1 and half of the
-patches are hidden, as in X-Former; texts have at most 32 words, as in BLIP-2. A text's first token stands for it in ITC and
+and are no one's wrong partner. A picture without any wrong partner in the batch has no negative. Where several processes train,
+ITC compares each one's pictures and texts with those of all; wrong partners are drawn among its own. Weights are 1 and half of
+the patches are hidden, as in X-Former; texts have at most 32 words, as in BLIP-2. A text's first token stands for it in ITC and
 starts it in ITG.
 
 Shapes: pixels (B, 3, H, W), texts (B, S).
@@ -35,7 +36,7 @@ from argus.core.registry import Options
 from argus.core.sample import Sample
 from argus.model.connectors.qformer import QFormerBridge
 from argus.model.connectors.x_former import XFormer
-from argus.training.objectives.base import Batch, Item, Objective
+from argus.training.objectives.base import Batch, Item, Objective, of_all, text_number
 from argus.training.objectives.mae import check_pair, masked_states, reconstruction_loss
 from argus.training.rows import IGNORE
 
@@ -84,7 +85,7 @@ class QFormerPretraining(Objective):
             "pixel_values": self.processor.image_processor(pictures)["pixel_values"],
             "input_ids": rows["input_ids"],
             "attention_mask": rows["attention_mask"],
-            "same": torch.tensor([[a == b for b in texts] for a in texts]),
+            "text": torch.tensor([text_number(text) for text in texts]),  # (B,) the same of equal texts
         }
 
     def loss(self, model: Any, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
@@ -92,7 +93,7 @@ class QFormerPretraining(Objective):
         with torch.no_grad():
             features = model.model.encode_images(batch["pixel_values"])
         picture = connector.picture(features)  # (B, N, C)
-        ids, mask, same = batch["input_ids"], batch["attention_mask"], batch["same"]
+        ids, mask, number = batch["input_ids"], batch["attention_mask"], batch["text"]
         qformer, branch = connector.qformer, connector.qformer.branch()
         whole = torch.arange(len(ids), device=ids.device)
         detail = hidden = restore = None
@@ -111,13 +112,15 @@ class QFormerPretraining(Objective):
 
         queries, text = qformer.with_text(picture, ids, mask, "separate")
         z, shown = fused(queries, whole)  # (B, Q, W)
-        looks, reads = F.normalize(branch.look(z), dim=-1), F.normalize(branch.read(text[:, 0]), dim=-1)
-        similarity = torch.einsum("iqe,je->ijq", looks, reads).max(-1).values.float() / branch.temperature  # (B, B)
+        looks, reads, scale = branch.look(z), branch.read(text[:, 0]), branch.temperature
+        logits = similarity(looks, of_all(reads), scale)  # (B, P B) of P processes
+        of_texts = similarity(of_all(looks), reads, scale).T  # (B, P B)
+        same = number[:, None] == of_all(number)
         target = same / same.sum(-1, keepdim=True)
-        contrast = (F.cross_entropy(similarity, target) + F.cross_entropy(similarity.T, target)) / 2
-        parts = {"contrast": contrast, "retrieval": same.gather(1, similarity.argmax(-1, keepdim=True)).float().mean()}
+        contrast = (F.cross_entropy(logits, target) + F.cross_entropy(of_texts, target)) / 2
+        parts = {"contrast": contrast, "retrieval": same.gather(1, logits.argmax(-1, keepdim=True)).float().mean()}
 
-        pictures, texts, right = pairs(similarity.detach(), same)
+        pictures, texts, right = pairs(similarity(looks, reads, scale).detach(), number[:, None] == number)
         both, _ = qformer.with_text(picture[pictures], ids[texts], mask[texts], "joint")
         matched = branch.match(fused(both, pictures)[0]).mean(1).float()  # (P, 2)
         parts["match"] = F.cross_entropy(matched, right)
@@ -140,17 +143,29 @@ class QFormerPretraining(Objective):
         return total, {name: part.detach() for name, part in parts.items()}
 
 
-def pairs(similarity: Tensor, same: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def similarity(looks: Tensor, reads: Tensor, temperature: Tensor) -> Tensor:
+    """Logits (B, J) of pictures and texts: the nearest query's cosine, in float32 whatever the type of the states.
+
+    Args:
+        looks: queries (B, Q, E).
+        reads: texts (J, E).
+    """
+    with torch.autocast(looks.device.type, enabled=False):
+        a, b = F.normalize(looks.float(), dim=-1), F.normalize(reads.float(), dim=-1)
+        return torch.einsum("iqe,je->ijq", a, b).max(-1).values / temperature
+
+
+def pairs(scores: Tensor, same: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Pictures (P,) and texts (P,) by number, and whether they belong together (P,): B that do, and up to 2 B that do not.
 
     Args:
-        similarity: (B, B) logits of pictures and texts; the likelier a wrong partner, the oftener it is drawn.
+        scores: (B, B) logits of pictures and texts; the likelier a wrong partner, the oftener it is drawn.
         same: (B, B) which belong together.
     """
     whole, wrong = torch.arange(len(same), device=same.device), (~same).any(-1).nonzero().flatten()
     if not len(wrong):
         return whole, whole, torch.ones_like(whole)
-    far = similarity.masked_fill(same, -torch.inf)
+    far = scores.masked_fill(same, -torch.inf)
     texts = torch.multinomial(far[wrong].softmax(-1), 1).flatten()  # a wrong text for each picture
     pictures = torch.multinomial(far.T[wrong].softmax(-1), 1).flatten()  # a wrong picture for each text
     right = torch.cat([torch.ones_like(whole), torch.zeros_like(texts), torch.zeros_like(pictures)])

@@ -17,6 +17,7 @@ from dataclasses import replace
 from itertools import pairwise
 from random import Random
 from typing import Any, Literal
+from zlib import crc32
 
 import torch
 from PIL.Image import Image
@@ -27,12 +28,13 @@ from torch.nn import functional as F
 from argus.core.errors import DataError, UnsupportedError
 from argus.core.images import load_image
 from argus.core.registry import Options
-from argus.core.sample import ImagePart, Message, Sample
+from argus.core.sample import ImagePart, Message, Sample, in_words
 from argus.model.backbones.base import Backbone
 from argus.model.connectors.base import Connector
 from argus.training.objectives.base import Batch, Item, Objective
 from argus.training.rows import IGNORE, Encoded, assemble, bias, supervised, visible
 from argus.world.data import DEMONSTRATED, conversation
+from argus.world.domain import Domain, Drawing
 
 READ = ("image_sizes", "visual_tokens", "instruction_ids", "boxes")  # beside ids and pixels, where a model wants them
 
@@ -48,6 +50,9 @@ class SFTOptions(Options):
         "all",
         description="visual tokens per tile, where the connector can choose: all of them; or one number drawn per forward pass, "
         "from 2, 4, 6, ... (`even`) or from a list",
+    )
+    told: float = Field(
+        0.0, ge=0, le=1, description="share of the world's scenes that are told in words instead of shown: text-only data"
     )
     pictures: bool = Field(True, description="show the pictures; without them a model learns what the questions alone give away")
     max_tokens: int | None = Field(
@@ -127,6 +132,15 @@ class SFT(Objective):
             independent=self.options.turns == "independent",
         )
 
+    def drawn_or_told(self, drawing: Drawing, domain: Domain) -> Sample:
+        """A drawing's questions with its pictures, or with its description; its id decides, so the share is even everywhere."""
+        sample = conversation(drawing)
+        if crc32(f"told {drawing.id}".encode()) / 2**32 >= self.options.told:
+            return sample
+        words, alone = domain.describe(drawing.scene), self.options.turns == "independent"
+        messages = [in_words(m, words) if m.role == "user" and (alone or n == 0) else m for n, m in enumerate(sample.messages)]
+        return replace(sample, messages=messages)
+
     def shortened(self, sample: Sample) -> Sample:
         """As many whole turns of a dialogue, from its beginning, as `max_tokens` holds.
 
@@ -177,7 +191,7 @@ class SFT(Objective):
         return flat
 
     def collate(self, items: Sequence[Item]) -> Batch:
-        samples = [item if isinstance(item, Sample) else conversation(item[0]) for item in items]
+        samples = [item if isinstance(item, Sample) else self.drawn_or_told(*item) for item in items]
         if not self.options.pictures:
             samples = [blinded(s) for s in samples]
         if self.options.turns == "independent" and getattr(self.processor, "depends_on_question", False):

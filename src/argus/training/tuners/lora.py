@@ -11,9 +11,9 @@ from __future__ import annotations
 from pydantic import Field
 from torch import nn
 
-from argus.core.errors import RecipeError, nearest
+from argus.core.errors import RecipeError
 from argus.core.registry import Options
-from argus.training.parts import part_names
+from argus.training.parts import belongs, resolved
 
 
 class LoRAOptions(Options):
@@ -43,19 +43,16 @@ class LoRA:
         """
         from peft import LoraConfig, get_peft_model
 
-        known = part_names(model)
-        for part in (self.options.part, *self.options.targets, *self.options.full):
-            if part not in known:
-                raise RecipeError(f"the model has no part '{part}'.", hint=nearest(part, known))
+        parts, names, full = (resolved(model, given) for given in ([self.options.part], self.options.targets, self.options.full))
         targets = [
             name
             for name, module in model.named_modules()
             if isinstance(module, nn.Linear)
-            and self.options.part in name.split(".")
-            and (not self.options.targets or name.split(".")[-1] in self.options.targets)
+            and any(belongs(name, part) for part in parts)
+            and (not names or any(f".{name}".endswith(f".{one}") for one in names))
         ]
         # By whole paths: peft takes a name for the end of a path, and a `norm` for every `input_norm`.
-        full = [name for name, _ in model.named_modules() if name.split(".")[-1] in self.options.full]
+        saved = [name for name, _ in model.named_modules() if any(f".{name}".endswith(f".{part}") for part in full)]
         if not targets:
             raise RecipeError(f"part '{self.options.part}' has no linear layer to adapt")
         config = LoraConfig(
@@ -63,6 +60,6 @@ class LoRA:
             lora_alpha=self.options.alpha,
             lora_dropout=self.options.dropout,
             target_modules=targets,
-            modules_to_save=full or None,
+            modules_to_save=saved or None,
         )
         return get_peft_model(model, config)
