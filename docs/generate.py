@@ -76,6 +76,10 @@ MODELS = """# Reference models
 Small models trained only on the procedural world, by recipes in `recipes/reference/`, shipped as safetensors with the package.
 `argus models` lists them; `scores.json` in each folder holds every number with its interval, the command, commit and machine.
 
+What limits argus/tiny-vlm is an hour on two cores: its loss still fell at the last step. What takes two things at once - a
+relation, the larger of two bars, the order of two words - is answered by yes or no, one bit a question, and not learned from so
+few.
+
 To train one again:
 
     argus run recipes/reference/tiny-vlm.yaml
