@@ -7,9 +7,10 @@ import pytest
 
 from argus.core import papers
 from argus.core.errors import ArgusError, UnknownNameError
-from argus.core.recipe import Recipe, find_recipe
+from argus.core.recipe import Recipe, find_recipe, recipe_roots
 from argus.core.reference import digests
 from argus.core.run import Run
+from argus.core.yaml_lines import read_yaml
 
 
 def test_all_systems_are_there_with_their_papers() -> None:
@@ -106,3 +107,10 @@ def test_a_run_of_no_paper_or_without_claims_is_not_recorded(tmp_path: Path, mon
 def test_a_recorded_command_names_no_folder_of_this_machine() -> None:
     assert papers._anywhere("argus run a.yaml --root /home/me/runs x.y=1") == "argus run a.yaml x.y=1"
     assert papers._anywhere("argus run 'a b.yaml' --root=/home/me") == "argus run 'a b.yaml'"
+
+
+def test_every_paper_has_one_recipe() -> None:
+    for root in recipe_roots():
+        named = [read_yaml(file)[0].get("paper") for file in (root / "papers").glob("*.yaml")]
+        twice = {one for one in named if one and named.count(one) > 1}
+        assert not twice, "which of them would be the one that is measured?"

@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from torch import distributed, multiprocessing
+from torch import multiprocessing
 
 from argus.core.registry import build
 from argus.training.data import StageData
 from argus.training.options import DataOptions
 from tests.training.test_stage import DATA, dual
+from tests.training.two_processes import join, leave
 
 
 def lesson() -> tuple[Any, Any, Any]:
@@ -38,18 +39,10 @@ def test_pairs_in_another_order_have_the_same_loss(order: list[int]) -> None:
 
 def share(rank: int, folder: str) -> None:
     """What one of two processes computes of a batch of eight: loss and gradients, averaged as DDP does."""
-    torch.set_num_threads(1)
-    distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    join(rank, folder)
     model, objective, data = lesson()
     loss, parts = objective.loss(model, objective.collate([data[i] for i in range(4 * rank, 4 * rank + 4)]))
-    loss.backward()
-    found = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
-    found.update(loss=loss.detach(), retrieval=parts["retrieval"])
-    for value in found.values():
-        distributed.all_reduce(value)
-        value /= 2
-    torch.save(found, f"{folder}/{rank}.pt")
-    distributed.destroy_process_group()
+    leave(rank, folder, model, loss, parts["retrieval"])
 
 
 def test_two_processes_compare_their_pairs_with_those_of_both(tmp_path: Path) -> None:
@@ -63,3 +56,14 @@ def test_two_processes_compare_their_pairs_with_those_of_both(tmp_path: Path) ->
         torch.testing.assert_close(found.pop("retrieval"), parts["retrieval"])
         for name, gradient in found.items():
             torch.testing.assert_close(gradient, model.get_parameter(name).grad, rtol=1e-3, atol=1e-5)
+
+
+@torch.no_grad()
+def test_similarities_are_those_of_float32_under_bf16() -> None:
+    model, objective, data = lesson()
+    batch = objective.collate([data[i] for i in range(4)])
+    output = model(batch["pixel_values"], batch["input_ids"], batch["attention_mask"])
+    with torch.autocast("cpu", torch.bfloat16):
+        found = model.similarity(output)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, model.similarity(output), rtol=0, atol=0)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import distributed, multiprocessing
+from torch import multiprocessing
 from torch.nn import functional as F
 from transformers import ViTMAEForPreTraining
 
@@ -26,6 +26,7 @@ from argus.training.stage import train_stage
 from tests.model.connectors.test_qformer import SIZES
 from tests.model.connectors.test_x_former import DECODER, pair
 from tests.model.tiny import LANGUAGE, TOWERS, tokenizer
+from tests.training.two_processes import join, leave
 
 DATA: dict[str, Any] = {"world": {"objects": 1.0}, "domains": {"objects": {"max_objects": 1}}, "size": 32}
 BASE = {"data": DATA, "steps": 4, "batch_size": 4, "log_every": 2, "save_every": 100, "precision": "fp32", "learning_rate": 0.003}
@@ -97,17 +98,9 @@ def contrast_alone(first: int, count: int) -> tuple[Any, torch.Tensor, dict[str,
 
 def share(rank: int, folder: str) -> None:
     """What one of two processes computes of a batch of eight: loss and gradients, averaged as DDP does."""
-    torch.set_num_threads(1)
-    distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    join(rank, folder)
     model, loss, parts = contrast_alone(4 * rank, 4)
-    loss.backward()
-    found = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
-    found.update(loss=loss.detach(), retrieval=parts["retrieval"])
-    for value in found.values():
-        distributed.all_reduce(value)
-        value /= 2
-    torch.save(found, f"{folder}/{rank}.pt")
-    distributed.destroy_process_group()
+    leave(rank, folder, model, loss, parts["retrieval"])
 
 
 def test_two_processes_contrast_their_pairs_with_those_of_both(tmp_path: Path) -> None:

@@ -128,9 +128,11 @@ class DualEncoder(PreTrainedModel):
         )
 
     def similarity(self, output: DualEncoderOutput) -> Tensor:
-        """Logits (B images, B texts), temperature included."""
+        """Logits (B images, B texts), temperature included, in float32 whatever the type of the states."""
         assert output.text_embeds is not None
-        return self.logit_scale.clamp(max=MAX_LOGIT_SCALE).exp() * output.image_embeds @ output.text_embeds.T
+        with torch.autocast(output.image_embeds.device.type, enabled=False):
+            scale = self.logit_scale.float().clamp(max=MAX_LOGIT_SCALE).exp()
+            return scale * output.image_embeds.float() @ output.text_embeds.float().T
 
 
 AutoConfig.register("argus_dual_encoder", DualEncoderConfig, exist_ok=True)

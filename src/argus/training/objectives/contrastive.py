@@ -87,8 +87,8 @@ class Contrastive(Objective):
         parts: dict[str, Tensor] = {}
         if self.options.clip:
             pictures, texts = of_all(output.image_embeds), of_all(output.text_embeds)  # (P B, E) of P processes
-            logits = model.similarity(replace(output, text_embeds=texts)).float()  # (B, P B)
-            of_texts = model.similarity(replace(output, image_embeds=pictures)).float().T  # (B, P B)
+            logits = model.similarity(replace(output, text_embeds=texts))  # (B, P B)
+            of_texts = model.similarity(replace(output, image_embeds=pictures)).T  # (B, P B)
             target = (batch["text"][:, None] == of_all(batch["text"])).float()
             target = target / target.sum(-1, keepdim=True)
             clip = (F.cross_entropy(logits, target) + F.cross_entropy(of_texts, target)) / 2
