@@ -1,6 +1,7 @@
 """Views of several tiles: pixels and layouts, beside what transformers does and beside slow references."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,17 @@ GRID = (2, 3)
 
 def noise(width: int, height: int) -> Image.Image:
     return Image.fromarray(np.random.default_rng(width + height).integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+def smooth(width: int, height: int) -> Image.Image:
+    return noise(-(-width // 8), -(-height // 8)).resize((width, height), Image.Resampling.BILINEAR)
+
+
+def assert_pixels(ours: torch.Tensor, theirs: torch.Tensor, std: Sequence[float]) -> None:
+    """Equal but for a step of 255 or two in few pixels, by which torch's resize differs from Pillow's."""
+    steps = (ours - theirs).abs() * 255 * torch.tensor(std)[:, None, None]
+    assert steps.max() < 2.1
+    assert steps.mean() < 0.15
 
 
 def texts(view: Any, width: int, height: int, size: int = 32) -> list[str]:
@@ -79,24 +91,24 @@ def test_rasters_are_in_true_order() -> None:
 
 @pytest.mark.parametrize("size", [(50, 30), (300, 200), (130, 417), (224, 224), (99, 613)])
 def test_internvl_has_the_pixels_of_transformers(size: tuple[int, int]) -> None:
-    picture = noise(*size)
+    picture = smooth(*size)
     view = build("view", "internvl")
     theirs = GotOcr2ImageProcessorPil(size={"height": 48, "width": 48}, crop_to_patches=True, max_patches=12)
     expected = theirs(picture, return_tensors="pt")["pixel_values"]
     ours = normalise(view(picture, 48).pixels, theirs.image_mean, theirs.image_std)
-    torch.testing.assert_close(ours, expected, rtol=0, atol=2e-6)
+    assert_pixels(ours, expected, theirs.image_std)
 
 
 @pytest.mark.parametrize("size", [(50, 30), (300, 200), (130, 417), (224, 224), (99, 613)])
 def test_anyres_has_the_pixels_of_transformers(size: tuple[int, int]) -> None:
-    picture = noise(*size)
+    picture = smooth(*size)
     points = [[48, 96], [96, 48], [96, 96], [144, 48], [48, 144]]
     theirs = LlavaNextImageProcessorPil(
         size={"shortest_edge": 48}, crop_size={"height": 48, "width": 48}, image_grid_pinpoints=points
     )
     expected = theirs(picture, return_tensors="pt")["pixel_values"][0]
     ours = normalise(build("view", "anyres")(picture, 48).pixels, theirs.image_mean, theirs.image_std)
-    torch.testing.assert_close(ours, expected, rtol=0, atol=2e-6)
+    assert_pixels(ours, expected, theirs.image_std)
 
 
 @settings(max_examples=60, deadline=None)
@@ -252,12 +264,3 @@ def test_grids_of_no_tiles_are_refused() -> None:
     for grids in ([[0, 1]], [[2, -1]], []):
         with pytest.raises(RecipeError, match="grids"):
             build("view", "anyres", {"grids": grids})
-
-
-def test_a_reducing_gap_changes_large_pictures_a_little_and_small_ones_not() -> None:
-    ramp = np.linspace(0, 255, 1200)[None, :, None] * np.linspace(0.3, 1, 900)[:, None, None]
-    large = Image.fromarray(np.repeat(ramp, 3, 2).astype(np.uint8))
-    exact, fast = (build("view", "anyres", {"reducing_gap": gap}) for gap in (None, 2.0))
-    difference = exact(large, 48).pixels.astype(int) - fast(large, 48).pixels
-    assert 0 < abs(difference).mean() < 1
-    assert (exact(noise(60, 60), 48).pixels == fast(noise(60, 60), 48).pixels).all()

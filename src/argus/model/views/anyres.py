@@ -24,7 +24,7 @@ from pydantic import Field
 from argus.core.registry import Options
 from argus.model.views.base import NEWLINE, Layout, Places
 from argus.model.views.grid import Grid, Rule, choose, grids
-from argus.model.views.tiled import Cut, Tiled, by_row, by_tile, raster, reducing_gap
+from argus.model.views.tiled import Cut, Tiled, by_row, by_tile, raster
 
 Side = Annotated[int, Field(ge=1, le=64)]
 RELEASED: tuple[Grid, ...] = ((2, 1), (1, 2), (2, 2), (1, 3), (3, 1))
@@ -42,7 +42,6 @@ class AnyResOptions(Options):
     newline: bool = Field(True, description="a learned vector ends every row of the tiles' map")
     unpad: bool = Field(True, description="rows and columns that show padding alone have no tokens")
     whole_of_one: bool = Field(True, description="show the whole picture beside a grid of one tile")
-    reducing_gap: float | None = reducing_gap()
 
 
 class AnyRes(Tiled):

@@ -25,7 +25,7 @@ from pydantic import Field
 from argus.core.registry import Options
 from argus.model.views.base import DIVIDER, NEWLINE, Layout, Places
 from argus.model.views.grid import partition
-from argus.model.views.tiled import BILINEAR, Cut, Tiled, by_row, raster, reducing_gap
+from argus.model.views.tiled import Cut, Tiled, by_row, raster
 
 WHITE = (255, 255, 255)
 
@@ -38,7 +38,6 @@ class DynamicPartitionOptions(Options):
     newline: bool = Field(True, description="a learned vector behind every row")
     divider: bool = Field(True, description="a learned vector between the whole and the tiles")
     whole: bool = Field(True, description="show the whole picture in front of the tiles")
-    reducing_gap: float | None = reducing_gap()
 
 
 class DynamicPartition(Tiled):
@@ -68,7 +67,7 @@ class DynamicPartition(Tiled):
             (0, blank) if landscape else (blank, 0),
             whole="first" if self.options.whole else "none",
             colour=WHITE,
-            resample=BILINEAR,
+            resample="bilinear",
             whole_of_canvas=True,
         )
 

@@ -17,7 +17,7 @@ from pydantic import Field
 from argus.core.registry import Options
 from argus.model.views.base import Layout
 from argus.model.views.grid import Grid, choose
-from argus.model.views.tiled import Cut, Tiled, by_row, by_tile, raster, reducing_gap
+from argus.model.views.tiled import Cut, Tiled, by_row, by_tile, raster
 
 GRIDS: dict[str, tuple[Grid, ...]] = {"paper": ((1, 2), (2, 1)), "release": ((1, 2), (2, 1), (2, 2), (3, 1), (1, 3))}
 
@@ -28,7 +28,6 @@ class FerretUIOptions(Options):
     grids: Literal["paper", "release", "base"] = Field(
         "paper", description="two halves; the released code's five; only the whole"
     )
-    reducing_gap: float | None = reducing_gap()
 
 
 class FerretUI(Tiled):

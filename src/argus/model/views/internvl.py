@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from argus.core.registry import Options
 from argus.model.views.base import Layout
 from argus.model.views.grid import choose, grids
-from argus.model.views.tiled import Cut, Tiled, by_tile, reducing_gap
+from argus.model.views.tiled import Cut, Tiled, by_tile
 
 
 class InternVLOptions(Options):
@@ -20,7 +20,6 @@ class InternVLOptions(Options):
     min_tiles: int = Field(1, ge=1, le=64, description="fewest tiles")
     max_tiles: int = Field(12, ge=1, le=64, description="most tiles, the thumbnail not counted")
     thumbnail: bool = Field(True, description="show the whole picture behind several tiles")
-    reducing_gap: float | None = reducing_gap()
 
     @model_validator(mode="after")
     def _ordered(self) -> InternVLOptions:

@@ -22,7 +22,7 @@ from pydantic import Field
 from argus.core.registry import Options
 from argus.model.views.base import Layout, Places, Text
 from argus.model.views.grid import Rule, choose, grids
-from argus.model.views.tiled import Cut, Tiled, by_tile, reducing_gap
+from argus.model.views.tiled import Cut, Tiled, by_tile
 
 THOUSAND = 999  # boxes run from 000 to 999
 
@@ -36,7 +36,6 @@ class NVLMOptions(Options):
     thumbnail_tag: str | None = Field(None, description="tag of the thumbnail; the paper's when not given")
     wrap: bool = Field(True, description="write <Image> and </Image> around a picture")
     rule: Literal["closest", "area_weighted"] = Field("closest", description="how the grid is chosen")
-    reducing_gap: float | None = reducing_gap()
 
 
 class NVLM(Tiled):

@@ -29,8 +29,9 @@ from pydantic import Field
 from argus.core.registry import Options
 from argus.model.views.base import BEGIN, BEHIND_WHOLE, COLUMN, END, ROW, Layout, Places, Tile, Tiles, View
 from argus.model.views.grid import Grid, grids
+from argus.model.views.resize import as_bytes, placed, resized
 from argus.model.views.square import MEAN_COLOUR
-from argus.model.views.tiled import BICUBIC, by_tile
+from argus.model.views.tiled import by_tile
 
 Pixels = tuple[int, int, int, int]  # left, top, right, bottom
 
@@ -72,7 +73,8 @@ class OvisView(View):
         grid = self.cut(width, height, size)
         parts = [] if grid == (1, 1) else crops(width, height, grid)
         boxes = [(0, 0, width, height), *parts]
-        pixels = np.stack([padded(picture.crop(box) if parts else picture, size) for box in boxes])
+        whole = as_bytes(picture)
+        pixels = np.stack([padded(whole[y0:y1, x0:x1], size) for x0, y0, x1, y1 in boxes])
         shown = [framed(box, (width, height)) for box in boxes]
         places = [("part", *divmod(number, grid[0])) for number in range(len(parts))]
         tiles = [Tile(*place, box) for place, box in zip([("whole", 0, 0), *places], shown, strict=True)]
@@ -116,14 +118,10 @@ def area(width: int, height: int, size: int) -> Fraction:
     return Fraction(width * height * min(size, long) ** 2, long**2)
 
 
-def padded(crop: Image.Image, size: int) -> np.ndarray:
-    """(size, size, 3): the crop as large as fits, in the middle."""
-    wide, high = fit(*crop.size, size)
-    square = Image.new("RGB", (size, size), MEAN_COLOUR)
-    square.paste(
-        crop if crop.size == (wide, high) else crop.resize((wide, high), BICUBIC), ((size - wide) // 2, (size - high) // 2)
-    )
-    return np.asarray(square)
+def padded(crop: np.ndarray, size: int) -> np.ndarray:
+    """(size, size, 3): the crop (H, W, 3) as large as fits, in the middle."""
+    wide, high = fit(crop.shape[1], crop.shape[0], size)
+    return placed(resized(crop, (wide, high)), (size, size), ((size - wide) // 2, (size - high) // 2), MEAN_COLOUR)
 
 
 def framed(box: Pixels, picture: tuple[int, int]) -> tuple[float, float, float, float]:

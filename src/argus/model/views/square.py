@@ -14,6 +14,7 @@ from pydantic import Field
 
 from argus.core.registry import Options
 from argus.model.views.base import Layout, Places, Tile, Tiles, View
+from argus.model.views.resize import as_bytes, placed, resized
 
 MEAN_COLOUR = (122, 116, 104)  # CLIP's mean, as in LLaVA-1.5
 
@@ -32,19 +33,15 @@ class Square(View):
 
     def __call__(self, picture: Image.Image, size: int) -> Tiles:
         width, height = picture.size
-        box = self.frame(width, height)
-        if width != height and self.options.mode == "pad":
+        box, pixels = self.frame(width, height), as_bytes(picture)
+        if self.options.mode == "pad":
             side = max(width, height)
-            square = Image.new("RGB", (side, side), MEAN_COLOUR)
-            square.paste(picture, ((side - width) // 2, (side - height) // 2))
-            picture = square
-        elif width != height and self.options.mode == "crop":
+            pixels = placed(pixels, (side, side), ((side - width) // 2, (side - height) // 2), MEAN_COLOUR)
+        elif self.options.mode == "crop":
             side = min(width, height)
             left, top = (width - side) // 2, (height - side) // 2
-            picture = picture.crop((left, top, left + side, top + side))
-        if picture.size != (size, size):
-            picture = picture.resize((size, size), Image.Resampling.BICUBIC)
-        return Tiles(np.asarray(picture)[None], [Tile("whole", 0, 0, box)])
+            pixels = pixels[top : top + side, left : left + side]
+        return Tiles(resized(pixels, (size, size))[None], [Tile("whole", 0, 0, box)])
 
     def frame(self, width: int, height: int) -> tuple[float, float, float, float]:
         if self.options.mode == "stretch":

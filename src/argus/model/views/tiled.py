@@ -9,18 +9,15 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from PIL import Image
-from pydantic import Field
 
-from argus.core.registry import Options
 from argus.model.views.base import NEWLINE, Places, Tile, Tiles, View
 from argus.model.views.grid import Grid
+from argus.model.views.resize import Filter, as_bytes, placed, resized
 
-BICUBIC, BILINEAR = Image.Resampling.BICUBIC, Image.Resampling.BILINEAR
-Box = tuple[float, float, float, float]
 Whole = Literal["first", "last", "none"]
 
 
@@ -44,7 +41,7 @@ class Cut:
     offset: tuple[int, int] = (0, 0)
     whole: Whole = "first"
     colour: tuple[int, int, int] = (0, 0, 0)
-    resample: Image.Resampling = BICUBIC
+    resample: Filter = "bicubic"
     whole_of_canvas: bool = False
     whole_fitted: tuple[int, int] | None = None
 
@@ -74,10 +71,6 @@ class Tiled(View):
 
     tiled = True
 
-    def __init__(self, options: Options) -> None:
-        super().__init__(options)
-        self.reducing_gap: float | None = getattr(options, "reducing_gap", None)
-
     @abstractmethod
     def cut(self, width: int, height: int, size: int) -> Cut:
         """How a picture of this size is cut into tiles of side `size`."""
@@ -94,13 +87,9 @@ class Tiled(View):
         cut = self.cut(width, height, size)
         columns, rows = cut.grid
         canvas_size = (columns * size, rows * size)
-        near, box = self._reduced(picture, cut.fitted)
-        fitted = _resized(near, box, cut.fitted, cut.resample)
-        canvas = fitted
-        if cut.fitted != canvas_size:
-            canvas = Image.new("RGB", canvas_size, cut.colour)
-            canvas.paste(fitted, cut.offset)
-        parts = np.asarray(canvas).reshape(rows, size, columns, size, 3).swapaxes(1, 2)  # (r, c, s, s, 3)
+        source = as_bytes(picture)
+        canvas = placed(resized(source, cut.fitted, cut.resample), canvas_size, cut.offset, cut.colour)
+        parts = canvas.reshape(rows, size, columns, size, 3).swapaxes(1, 2)  # (r, c, s, s, 3)
         pixels = np.empty((cut.tiles, size, size, 3), dtype=np.uint8)
         pixels[cut.first_part : cut.first_part + cut.parts].reshape(parts.shape)[:] = parts
         # The canvas on the picture, in relative units of the picture.
@@ -112,37 +101,14 @@ class Tiled(View):
             for c in range(columns)
         ]
         if cut.whole != "none":
-            source, extent = (canvas, (0.0, 0.0, *canvas.size)) if cut.whole_of_canvas else (near, box)
             inner = cut.whole_fitted or (size, size)
-            pixels[cut.whole_tile] = cut.colour
-            pixels[cut.whole_tile, : inner[1], : inner[0]] = np.asarray(
-                _resized(source, extent, inner, cut.resample if cut.whole_fitted else BICUBIC, self.reducing_gap)
-            )
+            small = resized(canvas if cut.whole_of_canvas else source, inner, cut.resample if cut.whole_fitted else "bicubic")
+            pixels[cut.whole_tile] = placed(small, (size, size), (0, 0), cut.colour)
             box = (left, top, left + columns * wide, top + rows * high) if cut.whole_of_canvas else (0.0, 0.0, 1.0, 1.0)
             x, y = size / inner[0], size / inner[1]  # how much further than the picture the tile goes
             box = (box[0], box[1], box[0] + x * (box[2] - box[0]), box[1] + y * (box[3] - box[1]))
             tiles.insert(cut.whole_tile, Tile("whole", 0, 0, box))
         return Tiles(pixels, tiles)
-
-    def _reduced(self, picture: Image.Image, wanted: tuple[int, int]) -> tuple[Image.Image, Box]:
-        """The picture shrunk by whole factors to at least `reducing_gap` times the wanted size, and its extent in pixels.
-
-        Both the tiles and the whole are made from it, so a large picture is read once.
-        """
-        width, height = picture.size
-        gap = self.reducing_gap
-        x, y = (max(1, int(a / b / gap)) if gap else 1 for a, b in zip(picture.size, wanted, strict=True))
-        if x == y == 1:
-            return picture, (0.0, 0.0, float(width), float(height))
-        return picture.reduce((x, y)), (0.0, 0.0, width / x, height / y)
-
-
-def _resized(
-    picture: Image.Image, box: Box, size: tuple[int, int], resample: Image.Resampling, gap: float | None = None
-) -> Image.Image:
-    if picture.size == size and box[2:] == size:
-        return picture
-    return picture.resize(size, resample, box, gap)
 
 
 def by_tile(tile: int, grid: tuple[int, int]) -> Places:
@@ -168,13 +134,3 @@ def by_row(cells: np.ndarray, newline: bool) -> Places:
     if newline:
         cells = np.concatenate([cells, np.full((len(cells), 1), NEWLINE)], axis=1)
     return Places(cells.ravel())
-
-
-def reducing_gap() -> Any:
-    """The option that trades exact pixels for speed."""
-    return Field(
-        None,
-        ge=1,
-        description="shrink a large picture by an integer factor first, to no less than this many times the wanted size: "
-        "faster, and not exact; pictures smaller than that are not touched. Exact when not given",
-    )

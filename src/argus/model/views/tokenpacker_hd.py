@@ -25,7 +25,7 @@ from argus.core.registry import Options
 from argus.model.views.base import Layout, Places, Text
 from argus.model.views.grid import Grid, choose, grids
 from argus.model.views.square import MEAN_COLOUR
-from argus.model.views.tiled import BILINEAR, Cut, Tiled, by_tile, reducing_gap
+from argus.model.views.tiled import Cut, Tiled, by_tile
 
 LONGEST_LINE = 9  # tiles of a grid of one row or column
 COMMA, BREAK = Text(","), Text("\n")
@@ -39,7 +39,6 @@ class TokenPackerHDOptions(Options):
     whole_source: Literal["picture", "canvas"] = Field(
         "picture", description="what the whole is made from; `canvas`, padding included, is what the released weights saw"
     )
-    reducing_gap: float | None = reducing_gap()
 
 
 class TokenPackerHD(Tiled):
@@ -56,7 +55,7 @@ class TokenPackerHD(Tiled):
             fit(width, height, (grid[0] * size, grid[1] * size)),
             whole="last" if self.options.whole and grid != (1, 1) else "none",
             colour=MEAN_COLOUR,
-            resample=BILINEAR,
+            resample="bilinear",
             whole_of_canvas=self.options.whole_source == "canvas",
             whole_fitted=fit(width, height, (size, size)),
         )
