@@ -8,11 +8,11 @@ import torch
 from torch import nn
 from transformers import PretrainedConfig
 
-from argus.core.errors import RecipeError
+from argus.core.errors import RecipeError, UnsupportedError
 from argus.model.composed import ArgusForConditionalGeneration
 from argus.model.config import ArgusConfig
 from argus.model.encoders.base import build_tower
-from argus.training.parts import parameter_groups, set_trainable
+from argus.training.parts import draw_anew, parameter_groups, set_trainable
 from tests.model.encoders.test_families import config
 from tests.model.encoders.test_interface import CONFIGS
 from tests.model.tiny import LANGUAGE, TOWERS
@@ -121,6 +121,42 @@ def test_the_last_block_that_makes_tokens_and_ovis_beside_it(family: str) -> Non
     quiet = {path for path, module in tower.named_modules() if not module.training}
     assert not any(f"vision_tower.{path}.".startswith(inside) for path in quiet)
     assert {name.rpartition(".")[0] for name, p in tower.named_parameters() if not p.requires_grad} - {""} <= quiet | held(blocks)
+
+
+@pytest.mark.parametrize("family", LAST)
+def test_a_block_drawn_anew_starts_as_a_new_model_s_does(family: str) -> None:
+    """The first stage of Ovis draws the last block of its encoder anew."""
+    vision, blocks = LAST[family]
+    torch.manual_seed(0)
+    model = ArgusForConditionalGeneration(ArgusConfig(vision.to_dict(), {**LANGUAGE["llama"], "vocab_size": 64}))
+    new = {name.removeprefix("model."): weight.clone() for name, weight in model.named_parameters()}
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.mul_(3.0).add_(0.5)
+    old = {name.removeprefix("model."): weight.clone() for name, weight in model.named_parameters()}
+    draw_anew(model, ["vision_tower.last1"])
+    inside = tuple(f"vision_tower.{block}." for block in blocks)
+    for name, weight in model.named_parameters():
+        short = name.removeprefix("model.")
+        if not short.startswith(inside):
+            assert torch.equal(weight, old[short]), name
+        elif new[short].unique().numel() == 1:  # norms, biases, scales
+            assert torch.equal(weight, new[short]), name
+        else:
+            assert not torch.equal(weight, new[short]), name
+            assert weight.mean().abs() < 0.1, name
+            torch.testing.assert_close(weight.std(), new[short].std(), rtol=0.5, atol=0)
+
+
+def test_what_nothing_draws_is_refused() -> None:
+    model = Toy()
+    model.register_parameter("logit_scale", nn.Parameter(torch.zeros(())))
+    draw_anew(model, ["vision_tower"])
+    with pytest.raises(RecipeError, match="Did you mean 'vision_tower'"):
+        draw_anew(model, ["vision_towr"])
+    model.model["vision_tower"].register_parameter("scale", nn.Parameter(torch.ones(3)))
+    with pytest.raises(UnsupportedError, match="nothing says how scale starts"):
+        draw_anew(model, ["vision_tower"])
 
 
 def held(blocks: list[str]) -> set[str]:

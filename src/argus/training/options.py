@@ -41,6 +41,7 @@ class StageOptions(Options):
         "vision_tower.last2 for the last two blocks of an encoder); all when empty",
     )
     freeze: list[str] = Field(default_factory=list, description="parts that stay fixed, taken from the above")
+    anew: list[str] = Field(default_factory=list, description="parts whose weights are drawn anew before the first step")
     tuner: dict[str, dict[str, Any]] | None = Field(None, description="train few weights instead: {lora: {r: 8}}")
     steps: int = Field(1000, ge=1, description="optimiser steps")
     batch_size: int = Field(32, ge=1, description="pictures (or texts) per optimiser step, over all processes")

@@ -10,10 +10,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+import torch
 from torch import nn
+from transformers import PreTrainedModel
 
-from argus.core.errors import RecipeError, nearest
+from argus.core.errors import RecipeError, UnsupportedError, nearest
 from argus.model.encoders.base import Tower
 
 _LAST = re.compile(r"(.+)\.last([1-9]\d*)")
@@ -61,6 +64,40 @@ def _last_blocks(paths: Mapping[str, nn.Module], part: str, count: int) -> list[
         )
     blocks = {id(block) for tower in towers if isinstance(tower, Tower) for block in tower.last_blocks(count)}
     return [path for path, module in paths.items() if id(module) in blocks]
+
+
+@torch.no_grad()
+def draw_anew(model: nn.Module, parts: Sequence[str]) -> None:
+    """Give parts the weights that new ones start from: the layers' own start, then that of the model they belong to.
+
+    Raises:
+        RecipeError: a part that the model does not have.
+        UnsupportedError: weights that neither of them draws.
+    """
+    paths = dict(model.named_modules())
+    for part in resolved(model, parts):
+        for path, module in paths.items():
+            if not f".{path}".endswith(f".{part}"):
+                continue
+            owner = owning(paths, path)
+            for weight in module.parameters():
+                weight.fill_(torch.nan)
+                weight._is_hf_initialized = False
+            for layer in reversed(list(module.modules())):  # the inner ones first: what is around may draw them its own way
+                if hasattr(layer, "reset_parameters"):
+                    layer.reset_parameters()
+                if owner is not None:
+                    owner._init_weights(layer)
+            left = [name for name, weight in module.named_parameters() if weight.isnan().any()]
+            if left:
+                raise UnsupportedError(f"'{part}' cannot be drawn anew: nothing says how {left[0]} starts")
+
+
+def owning(paths: Mapping[str, nn.Module], path: str) -> PreTrainedModel | None:
+    """The innermost model of transformers around a module."""
+    around = [p for p, m in paths.items() if isinstance(m, PreTrainedModel) and (not p or f"{path}.".startswith(f"{p}."))]
+    found: Any = paths[max(around, key=len)] if around else None
+    return found
 
 
 def set_trainable(model: nn.Module, train: Sequence[str] = (), freeze: Sequence[str] = ()) -> dict[str, int]:

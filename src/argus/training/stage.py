@@ -34,7 +34,7 @@ from argus.training.flops import machine_peak, training_flops
 from argus.training.objectives.base import Objective
 from argus.training.optimizers import optimizer
 from argus.training.options import StageOptions
-from argus.training.parts import set_trainable
+from argus.training.parts import draw_anew, set_trainable
 from argus.training.weights import last_checkpoint, load_weights, save_techniques, technique_file
 
 
@@ -155,6 +155,7 @@ def train_stage(
         return TrainResult(**json.loads(result_file.read_text()))
     set_seed(options.seed)
     objective: Objective = build("objective", options.objective_name(), options.objective_options())
+    draw_anew(model, options.anew)
     trained = _tuned(model, options)
     objective.bind(model, processor)
     lesson = Lesson(trained, objective)

@@ -301,8 +301,12 @@ class FastViTHD(Tower, PreTrainedModel):
             nn.init.trunc_normal_(module.weight, std=0.02)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
-        elif isinstance(module, ConvFFN):
-            for conv in (module.depthwise, module.fc1, module.fc2):
+        elif isinstance(module, RepMixer | MixerBlock | MapAttentionBlock):
+            for scale in module.parameters(recurse=False):
+                nn.init.constant_(scale, SCALE_INIT)
+            # The FFN has no weights of its own, and transformers asks only for layers that have some.
+            convs = () if isinstance(module, RepMixer) else (module.ffn.depthwise, module.ffn.fc1, module.ffn.fc2)
+            for conv in convs:
                 nn.init.trunc_normal_(conv.weight, std=0.02)
                 if conv.bias is not None:
                     nn.init.zeros_(conv.bias)

@@ -13,6 +13,7 @@ COMPONENTS = (
     ),
     Component("objective", "contrastive", "argus.training.objectives.contrastive:Contrastive", "CLIP loss, and dense targets"),
     Component("objective", "copying", "argus.training.objectives.copying:Copying", "random tokens that are said twice"),
+    Component("objective", "dense", "argus.training.objectives.dense:Dense", "what lies on each patch, from a tower's tokens"),
     Component(
         "objective",
         "dynamic_llava",

@@ -19,7 +19,7 @@ Shapes: pixels (B, 3, H, W), texts (B, S), truth per head (B, gh, gw) with -1 wh
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -36,6 +36,7 @@ from argus.model.dual_encoder import DualEncoder
 from argus.model.encoders.transformers_tower import pixel_statistics
 from argus.model.image_processor import normalise
 from argus.training.objectives.base import Batch, Item, Objective, of_all, text_number
+from argus.world.domain import Domain, Drawing
 
 
 class ContrastiveOptions(Options):
@@ -75,10 +76,7 @@ class Contrastive(Objective):
             )
             batch["text"] = torch.tensor([text_number(text) for text in texts])  # (B,) the same of equal texts
         if self.options.dense:
-            grid = pixels.shape[1] // self.patch_size
-            truth = [domain.dense(d.scene, grid) for d, domain in drawings]
-            for head in self.heads:
-                batch[f"dense_{head}"] = torch.from_numpy(np.stack([t[head] for t in truth]))
+            batch.update(dense_truth(drawings, pixels.shape[1] // self.patch_size, self.heads))
         return batch
 
     def loss(self, model: Any, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
@@ -96,19 +94,36 @@ class Contrastive(Objective):
             parts["clip"] = clip.detach()
             parts["retrieval"] = (target.gather(1, logits.argmax(-1, keepdim=True)) > 0).float().mean()
         if self.options.dense:
-            losses = []
-            for head in self.heads:
-                logits = output.dense_logits[head].float().flatten(0, 1)  # (B N, classes)
-                truth = batch[f"dense_{head}"].flatten()  # (B N)
-                weight = torch.ones(logits.shape[-1], device=logits.device)
-                weight[0] = self.options.empty
-                known = (truth >= 0).any()
-                one = F.cross_entropy(logits, truth, weight, ignore_index=-1) if known else logits.sum() * 0.0
-                losses.append(one)
-                shown = truth > 0
-                if shown.any():
-                    parts[head] = (logits.argmax(-1)[shown] == truth[shown]).float().mean()
-            dense = torch.stack(losses).mean()
+            dense, right = dense_loss(output.dense_logits, batch, self.options.empty)
             total = total + self.options.dense * dense
-            parts["dense"] = dense.detach()
+            parts.update(right, dense=dense.detach())
         return total, parts
+
+
+def dense_truth(drawings: Sequence[tuple[Drawing, Domain]], grid: int, heads: Sequence[str]) -> dict[str, Tensor]:
+    """What lies on each patch of the pictures, per head `dense_<head>`: classes (B, grid, grid), -1 where undefined."""
+    truth = [domain.dense(drawing.scene, grid) for drawing, domain in drawings]
+    return {f"dense_{head}": torch.from_numpy(np.stack([one[head] for one in truth])) for head in heads}
+
+
+def dense_loss(logits: Mapping[str, Tensor], batch: Batch, empty: float) -> tuple[Tensor, dict[str, Tensor]]:
+    """Mean cross-entropy of the heads, and per head the share of the patches with something on them that it names.
+
+    Args:
+        logits: (B, N, classes) per head.
+        batch: with what `dense_truth` gives.
+        empty: weight of class 0.
+    """
+    losses: list[Tensor] = []
+    right: dict[str, Tensor] = {}
+    for head, raw in logits.items():
+        rows = raw.float().flatten(0, 1)  # (B N, classes)
+        truth = batch[f"dense_{head}"].flatten()  # (B N)
+        weight = torch.ones(rows.shape[-1], device=rows.device)
+        weight[0] = empty
+        known = (truth >= 0).any()
+        losses.append(F.cross_entropy(rows, truth, weight, ignore_index=-1) if known else rows.sum() * 0.0)
+        shown = truth > 0
+        if shown.any():
+            right[head] = (rows.argmax(-1)[shown] == truth[shown]).float().mean()
+    return torch.stack(losses).mean(), right
