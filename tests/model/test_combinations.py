@@ -90,9 +90,11 @@ def encoder_config(name: str) -> Any:
     return config({name: ENCODERS[name]})
 
 
-def built(encoder: Any, connector: str, backbone: dict[str, Any], instruction: Any) -> ArgusForConditionalGeneration:
+def built(
+    encoder: Any, connector: str, backbone: dict[str, Any], instruction: Any, language: dict[str, Any] | None = None
+) -> ArgusForConditionalGeneration:
     ids = {"vocab_size": len(WORDS), "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
-    language = {**LANGUAGE["llama"], **ids, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
+    language = language or {**LANGUAGE["llama"], **ids, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
     view = {"nvlm": VIEWS["nvlm"]} if "gated_cross_attention" in backbone else {"square": {}}
     parts = {"connector": {connector: CONNECTORS.get(connector, {})}, "view": view, "backbone": backbone}
     return ArgusForConditionalGeneration(ArgusConfig(encoder, language, instruction_config=instruction, **parts)).eval()
@@ -157,6 +159,30 @@ def test_the_whole_product_runs_or_is_refused_with_a_reason() -> None:
     }
     for combination, reason in expected.items():
         assert reason in refused.get(combination, "it ran"), combination
+
+
+@torch.no_grad()
+def test_every_connector_feeds_an_encoder_decoder() -> None:
+    """It composes with the connectors that a causal language model composes with, behind one encoder and behind two."""
+    ids = {"vocab_size": len(WORDS), "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+    text = CLIPTextConfig(hidden_size=12, intermediate_size=12, num_hidden_layers=2, num_attention_heads=2, **ids)
+    sizes = {"model_type": "t5", "d_model": 16, "d_kv": 8, "d_ff": 16, "num_layers": 1, "num_heads": 2, **ids}
+    language = {"model_type": "prefix_lm", "seq2seq": sizes}
+    fits: dict[str, set[tuple[str, str]]] = {"llama": set(), "t5": set()}
+    for encoder in ("vit", "comm"):
+        for connector in names("connector"):
+            for kind in fits:
+                instruction = text if connector == "emma" else None
+                try:
+                    model = built(encoder_config(encoder), connector, {}, instruction, language if kind == "t5" else None)
+                except UnsupportedError:
+                    continue
+                fits[kind].add((encoder, connector))
+                if kind == "t5":
+                    inputs = processor_for(model.model, WORDS)(PICTURES, TEXTS, padding=True, return_tensors="pt")
+                    assert model(**inputs).logits.isfinite().all(), connector
+    assert fits["t5"] == fits["llama"]
+    assert ("comm", "x_former") in fits["t5"]
 
 
 @pytest.mark.parametrize("view", names("view"))

@@ -9,6 +9,7 @@ import pytest
 
 from argus.core.errors import ArgusError
 from argus.runner.plan import plan
+from tests.model.seq2seq import composed, saved
 
 Write = Callable[..., Path]
 
@@ -118,3 +119,27 @@ def test_the_direction_of_a_metric_follows_from_its_kind(recipe: Write) -> None:
     made = plan(recipe(("visual_tokens]", "visual_tokens, decode_tokens_per_s]")))
     better = {"accuracy": "higher", "prefill_flops": "lower", "visual_tokens": "lower", "decode_tokens_per_s": "higher"}
     assert made.better == better
+
+
+def test_what_acts_in_a_decoder_is_refused_where_an_encoder_reads_prompts(recipe: Write, model: Path, tmp_path: Path) -> None:
+    """A folder of the T5 family, new weights of one, and a model that was composed of one: known without loading any of them."""
+    parts = "{{language_model: {0}, encoder: {{vit: {{}}}}{1}}}"
+    new = "{causal_lm: {model_type: t5, d_model: 16}, tokenizer: " + str(model) + "}"
+    folder = saved(tmp_path)
+    asked = ("[accuracy, prefill_flops, visual_tokens]", "[accuracy]")
+    bare = ("  fastervlm: {attach: {fastervlm: {keep: 0.25}}}\n  fastv: {attach: {fastv: {keep: 0.25, layer: 1}}}\n", "")
+    claims = ("  - fastervlm.visual_tokens == 4\n  - fastv.prefill_flops < full.prefill_flops\n", "")
+    for given in (folder, new):
+        line = (f"from: {model}", "compose: " + parts.format(given, ""))
+        assert plan(recipe(line, asked, bare, claims)).models["full"].compose
+        with pytest.raises(ArgusError, match=r"tiny\.yaml:\d+: .*fastervlm: the language model reads prompts with an encoder"):
+            plan(recipe(line, asked, claims))
+        with pytest.raises(ArgusError, match="prefill_flops, visual_tokens: the language model reads"):
+            plan(recipe(line, bare, claims))
+        with pytest.raises(ArgusError, match="attention_norms: the language model reads"):
+            plan(recipe((line[0], "compose: " + parts.format(given, ", backbone: attention_norms")), asked, bare, claims))
+    made, processor = composed(tmp_path)
+    made.save_pretrained(tmp_path / "made")
+    processor.save_pretrained(tmp_path / "made")
+    with pytest.raises(ArgusError, match="fastervlm: the language model reads"):
+        plan(recipe((str(model), str(tmp_path / "made")), asked, claims))

@@ -2,6 +2,7 @@
 
 A question's whole prompt is prefilled by itself, so a reduction that looks at the question sees it, and the options
 follow behind its cache. Pictures are read and encoded for the model once per group, unless the connector reads the question.
+Where an encoder reads the prompt, what the answer begins with (`Prompt.said`) is no part of it: it follows behind the cache, too.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from argus.core.errors import UnsupportedError
 from argus.evaluation.held import HeldModel
 from argus.evaluation.inferencers.base import Question
 from argus.evaluation.prompts import Prompt
@@ -33,8 +35,9 @@ class Alone:
         scores = []
         for prompt, inputs in zip(prompts, self.inputs(questions, prompts), strict=True):
             output = self.model(**inputs, use_cache=True, logits_to_keep=1)
-            longest = max(map(len, prompt.options))
-            rows = [option + [-1] * (longest - len(option)) for option in prompt.options]
+            begun = prompt.tail[len(prompt.tail) - self._begun(prompt) :]
+            longest = len(begun) + max(map(len, prompt.options))
+            rows = [begun + option + [-1] * (longest - len(begun) - len(option)) for option in prompt.options]
             target = torch.tensor(rows, device=self.held.device)  # (O, T)
             logits = output.logits[:, -1:].expand(len(rows), -1, -1)  # (O, 1, V)
             if longest > 1:
@@ -52,13 +55,20 @@ class Alone:
                 logits = self.held.decoding.contrasted(logits, target[:, :-1].clamp(min=0))
             logp = logits.float().log_softmax(-1).gather(-1, target.clamp(min=0)[..., None])[..., 0]
             real = target >= 0
+            real[:, : len(begun)] = False
             sums = (logp * real).sum(1)
             scores.append((sums / real.sum(1) if mean else sums).tolist())
         return scores
 
     def generate(self, questions: Sequence[Question], prompts: Sequence[Prompt], max_new_tokens: int) -> list[list[int]]:
-        """Greedy tokens of each answer, the end of the turn left out."""
+        """Greedy tokens of each answer, the end of the turn left out.
+
+        Raises:
+            UnsupportedError: an answer that is begun for a model whose encoder reads the prompt.
+        """
         answers = []
+        if any(map(self._begun, prompts)):
+            raise UnsupportedError("an encoder-decoder writes its answers from the beginning, and this one is begun for it")
         for inputs in self._rows(self.inputs(questions, prompts)):
             sequences = self.model.generate(
                 **inputs,
@@ -95,13 +105,17 @@ class Alone:
                     k: torch.cat([inputs[k] for inputs in padded]) if isinstance(v, Tensor) else v for k, v in padded[0].items()
                 }
 
+    def _begun(self, prompt: Prompt) -> int:
+        """Tokens at the end of a prompt that no encoder may read."""
+        return prompt.said if self.held.encodes_prompts else 0
+
     def inputs(self, questions: Sequence[Question], prompts: Sequence[Prompt]) -> Iterator[dict[str, Tensor]]:
         """The inputs of each question's whole prompt; pictures are prepared once per group, where no connector reads more."""
         apart = getattr(self.held.processor, "depends_on_question", False)
         known: tuple[str, int, str] | None = None
         heads: dict[str, Tensor] = {}
         for question, prompt in zip(questions, prompts, strict=True):
-            tail = torch.tensor([prompt.tail], device=self.held.device)
+            tail = torch.tensor([prompt.tail[: len(prompt.tail) - self._begun(prompt)]], device=self.held.device)
             ones, zeros = torch.ones_like(tail), torch.zeros_like(tail)
             if not prompt.head:
                 yield {"input_ids": tail, "attention_mask": ones}

@@ -24,8 +24,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
+from argus.core.errors import UnsupportedError
 from argus.evaluation.inferencers.base import Question
 from argus.model.backbones.seen import seen_bytes
+from argus.model.prefix_lm import PrefixLM
 
 if TYPE_CHECKING:
     from argus.evaluation.local import LocalModel
@@ -63,8 +65,17 @@ class Cost:
 
 
 def measure(asked: LocalModel, question: Question, decode: int = 16, repeats: int = 3) -> Cost:
-    """Measure one question; time is the best of `repeats`, after one run that warms up and counts."""
+    """Measure one question; time is the best of `repeats`, after one run that warms up and counts.
+
+    Raises:
+        UnsupportedError: a language model that reads the prompt with an encoder.
+    """
     held, model = asked.held, asked.held.model
+    if isinstance(model.get_decoder(), PrefixLM):
+        raise UnsupportedError(
+            "costs are counted over the layers of a decoder that reads prompt and answer, and an encoder-decoder has two stacks.",
+            hint="Leave the cost metrics out, or compose the model with a causal language model.",
+        )
     (inputs,) = asked.alone.inputs([question], held.prompter.prompts([question], options=False))
     length = inputs["input_ids"].shape[1]
     image_token = getattr(model.config, "image_token_id", None)

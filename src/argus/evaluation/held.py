@@ -13,6 +13,7 @@ from argus.core.errors import UnsupportedError
 from argus.evaluation.inferencers.base import Question
 from argus.evaluation.prompts import Prompt, Prompter
 from argus.methods.decoding.attachment import DecodingAttachment, decoding
+from argus.model.prefix_lm import PrefixLMConfig
 from argus.model.processor import ArgusProcessor
 
 
@@ -82,6 +83,11 @@ class HeldModel:
         return decoding(self.model)
 
     @property
+    def encodes_prompts(self) -> bool:
+        """Whether an encoder reads the prompt, so that the beginning of an answer is no part of it."""
+        return isinstance(self.model.config.get_text_config(), PrefixLMConfig)
+
+    @property
     def depends_on_question(self) -> bool:
         """Whether what is asked decides what is seen, so that a picture's prefix cannot serve several questions."""
         seen = getattr(self.processor, "depends_on_question", False)
@@ -106,6 +112,8 @@ def takes_masks(model: PreTrainedModel) -> bool:
     They need causal attention over the whole past, by a kernel that takes any mask, and one position number per token.
     """
     text = model.config.get_text_config()
+    if isinstance(text, PrefixLMConfig):  # its encoder sees every pair of a prompt's tokens
+        return False
     layers = getattr(text, "layer_types", None) or []
     sliding = getattr(text, "sliding_window", None) if getattr(text, "use_sliding_window", True) else None
     kernel = getattr(text, "_attn_implementation", "eager") or "eager"

@@ -60,6 +60,7 @@ class LocalModel:
             first = prompt.options[0]
             shared = min(common(first, option) for option in prompt.options[1:])
             prompt.tail, prompt.options = prompt.tail + first[:shared], [o[shared : shared + 1] for o in prompt.options]
+            prompt.said += shared
             if len(set(map(tuple, prompt.options))) < len(prompt.options):
                 alike = "', '".join(question.sample.options)
                 raise UnsupportedError(f"some of '{alike}' begin with the same token", where=question.sample.id)

@@ -15,6 +15,7 @@ from typing import Any
 from argus.core.errors import ModelError
 from argus.evaluation.inferencers.base import Question
 from argus.model.chat import CHAT_TEMPLATE
+from argus.model.processor import ArgusProcessor
 
 
 @dataclass(slots=True)
@@ -25,11 +26,13 @@ class Prompt:
         head: text up to and including the last picture's placeholder; empty without pictures.
         tail: token ids behind the head, to the point where the model answers.
         options: token ids of each candidate answer, as a rule its end of turn included.
+        said: how many tokens at the end of the tail are the beginning of the answer, in front of all candidates.
     """
 
     head: str
     tail: list[int]
     options: list[list[int]]
+    said: int = 0
 
 
 class Prompter:
@@ -69,7 +72,12 @@ class Prompter:
             texts += [t[len(head) :] for t in (text, *full)]
             heads.append(head)
         rows = self._tokenise(texts, [h for h, (a, b) in zip(heads, spans, strict=True) for _ in range(b - a)])
-        return [self._prompt(h, rows[a], rows[a + 1 : b], end) for h, (a, b) in zip(heads, spans, strict=True)]
+        found = [self._prompt(h, rows[a], rows[a + 1 : b], end) for h, (a, b) in zip(heads, spans, strict=True)]
+        for question, prompt in zip(questions, found, strict=True):
+            if question.lead.strip():
+                asked = self._render(question.sample.chat(), add_generation_prompt=True)[len(prompt.head) :]
+                prompt.said = len(prompt.tail) - common(prompt.tail, self._tokenise([asked], [prompt.head])[0])
+        return found
 
     def _head(self, text: str, question: Question) -> str:
         found = text.count(self.image_token) if self.image_token else 0
@@ -108,8 +116,10 @@ class Prompter:
         for behind in (True, False):
             which = [i for i, s in enumerate(seen) if s == behind]
             if which:
-                # Text behind a picture continues; text without one begins, so it gets the tokenizer's first token.
-                rows = self.tokenizer([joined[i] for i in which], add_special_tokens=not behind).input_ids
+                # Text behind a picture continues; text without one begins, so it gets the tokenizer's first token, unless the
+                # template writes that, as those of composed models do.
+                begins = not behind and not isinstance(self.processor, ArgusProcessor)
+                rows = self.tokenizer([joined[i] for i in which], add_special_tokens=begins).input_ids
                 for i, row in zip(which, rows, strict=True):
                     ids[i] = row[1:] if behind else row
         return ids

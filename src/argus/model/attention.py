@@ -25,6 +25,7 @@ def matmul_attention(
     scaling: float | None = None,
     dropout: float = 0.0,
     is_causal: bool | None = None,
+    position_bias: Tensor | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """transformers' attention interface; no weights are returned."""
@@ -33,6 +34,8 @@ def matmul_attention(
         key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
     query = query * (scaling if scaling is not None else query.shape[-1] ** -0.5)  # d numbers a row, where scores have K
     scores = query @ key.transpose(-1, -2)  # (B, h, Q, K)
+    if position_bias is not None:  # T5's
+        scores = scores + position_bias
     if attention_mask is not None:
         mask = attention_mask[..., : key.shape[-2]]
         scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min) if mask.dtype == torch.bool else scores + mask

@@ -12,8 +12,9 @@ from transformers.utils.generic import can_return_tuple
 from argus.core.errors import ModelError
 from argus.model.backbones.base import Backbone, Pass
 from argus.model.config import ArgusConfig
+from argus.model.prefix_lm import PrefixLM
 from argus.model.running_map import RunningMap
-from argus.model.token_map import TokenMap
+from argus.model.token_map import ANSWER, TokenMap
 
 
 class ArgusModel(RunningMap):
@@ -88,6 +89,8 @@ class ArgusModel(RunningMap):
         run = Pass(cast(TokenMap, self.token_map), past, attention_mask, past_key_values, crossed, shown, start)
         changes: list[Backbone] = [getattr(self, part) for part in self._backbones]
         given = {name: value for change in changes for name, value in change.begin(run).items()}
+        if isinstance(self.language_model, PrefixLM) and not past:
+            given["answer"] = run.known.role == ANSWER  # (B, S)
         output = self.language_model(
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,

@@ -32,6 +32,11 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}Assistant:{% endif %}"
 )
 
+# For encoder-decoders, which were trained on prompts that end with the end of the text.
+CLOSED_TEMPLATE = CHAT_TEMPLATE.replace("'Assistant:'", "'Assistant:' + eos_token").replace(
+    "%}Assistant:{%", "%}Assistant:{{ eos_token }}{%"
+)
+
 
 class ChatEncoding(PromptEncoding):
     """The part of a processor that encodes samples."""

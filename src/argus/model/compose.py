@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel
 
 import argus.model.processor
 from argus.core.errors import ModelError, RecipeError, UnsupportedError, nearest
@@ -16,6 +16,7 @@ from argus.model.composed import ArgusForConditionalGeneration
 from argus.model.config import ArgusConfig
 from argus.model.dual_encoder import DualEncoder, DualEncoderConfig
 from argus.model.load import auto_class, load, resolve
+from argus.model.seq2seq import FAMILIES, load_seq2seq, prefix_lm
 from argus.model.standardise import standardise_connector
 from argus.model.stored_tower import stored_tower
 
@@ -26,12 +27,13 @@ def compose(spec: Mapping[str, Any]) -> tuple[PreTrainedModel, Any]:
     Three shapes, by their keys:
 
     - `{language_model, encoder, connector, view, standardise}`: a multimodal model. `language_model` is a reference to a causal
-      or composed model (its tokenizer comes with it), or {causal_lm, tokenizer} for new weights; `encoder` is a reference to a
-      dual encoder, a composed model, or a vision model of transformers (CLIP, SigLIP, DINOv2, ...), or {name: options} for new
-      weights; `standardise` is a number of scenes, see `standardise_connector`; `connector_weights` is a composed model whose
-      connector's weights are taken where name and shape fit; `instruction_encoder` is the dual encoder whose text tower reads
-      the question for connectors that want to know it, by default that of `encoder`; `boxes` says where the boxes of samples come
-      from for connectors that read them, see `BoxOptions`.
+      or composed model or an encoder-decoder of the T5 family (its tokenizer comes with it), or {causal_lm, tokenizer} for new
+      weights; `encoder` is a reference to a dual encoder, a composed model, or a vision model of transformers (CLIP, SigLIP,
+      DINOv2, ...), or {name: options} for new weights; `standardise` is a number of scenes, see `standardise_connector`;
+      `connector_weights` is a composed model whose connector's weights are taken where name and shape fit;
+      `instruction_encoder` is the dual encoder whose text tower reads the question for connectors that want to know it, by
+      default that of `encoder`; `boxes` says where the boxes of samples come from for connectors that read them, see
+      `BoxOptions`.
       `backbone` is {name: options} of what is changed in the language model; `tiles_per_pass` is how many tiles the encoder takes
       at a time (all when not given), for large pictures in little memory.
     - `{dual_encoder: {...}, tokenizer: ...}`: a CLIP-like model; its vision tower is `vision_config` or, as above, `encoder`.
@@ -82,6 +84,8 @@ def _specials(tokenizer: Any) -> dict[str, int]:
 def _compose_causal(spec: Mapping[str, Any]) -> tuple[PreTrainedModel, Any]:
     tokenizer = _tokenizer(spec["tokenizer"])
     config = AutoConfig.for_model(**{**spec["causal_lm"], **_specials(tokenizer)})
+    if config.model_type in FAMILIES:
+        return prefix_lm(AutoModelForSeq2SeqLM.from_config(config, attn_implementation="matmul")), tokenizer
     return auto_class(config).from_config(config, attn_implementation="matmul"), tokenizer
 
 
@@ -179,7 +183,10 @@ def _take_connector(model: ArgusForConditionalGeneration, reference: str) -> Non
 
 def _language(given: Any) -> tuple[PreTrainedModel, Any]:
     """The causal language model of a composition and its tokenizer."""
-    language, tokenizer = compose(given) if isinstance(given, Mapping) else load(given, device="cpu")
+    if isinstance(given, Mapping):
+        language, tokenizer = compose(given)
+    else:
+        language, tokenizer = load_seq2seq(given) or load(given, device="cpu")
     if isinstance(language, ArgusForConditionalGeneration):
         whole, tokenizer = language, tokenizer.tokenizer
         language = AutoModelForCausalLM.from_config(whole.config.text_config, attn_implementation="matmul")

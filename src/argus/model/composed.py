@@ -20,9 +20,11 @@ from transformers.modeling_utils import slice_logits_to_keep
 from transformers.models.llava.modeling_llava import LlavaCausalLMOutputWithPast
 from transformers.utils.generic import can_return_tuple
 
+from argus.core.errors import UnsupportedError
 from argus.model.base_model import ArgusModel
 from argus.model.config import ArgusConfig
 from argus.model.parts import ArgusPreTrainedModel
+from argus.model.prefix_lm import PrefixCache
 
 
 class ArgusForConditionalGeneration(ArgusPreTrainedModel, GenerationMixin):
@@ -89,6 +91,8 @@ class ArgusForConditionalGeneration(ArgusPreTrainedModel, GenerationMixin):
         if is_first_iteration:
             cache, ids = prepared.get("past_key_values"), prepared.get("input_ids")
             length = (prepared["inputs_embeds"] if ids is None else ids).shape[1]
+            if isinstance(cache, PrefixCache):
+                raise UnsupportedError("an encoder reads a prompt at once, not in chunks or behind a cache")
             self.model.prompt_length = length + (int(cache.get_seq_length()) if cache is not None else 0)
         return prepared
 

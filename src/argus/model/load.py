@@ -164,7 +164,7 @@ def auto_class(config: Any) -> Any:
         return AutoModelForImageTextToText
     if config.is_encoder_decoder and type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise UnsupportedError(
-            f"'{config.model_type}' reads a prompt with an encoder of its own, and visual tokens stand in what a decoder reads.",
-            hint="Choose a causal language model.",
+            f"'{config.model_type}' reads a prompt with an encoder of its own, so it is no causal language model.",
+            hint="Of one of the T5 family a model can be composed: compose: {language_model: ...}.",
         )
     return AutoModelForCausalLM

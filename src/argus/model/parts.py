@@ -15,6 +15,7 @@ from argus.model.backbones.fusion import Fusion, check_view
 from argus.model.config import ArgusConfig
 from argus.model.connectors.base import Connector, build_connector
 from argus.model.encoders.base import build_tower
+from argus.model.prefix_lm import PrefixLM
 from argus.model.views.assembly import Assembly
 from argus.model.views.base import View
 
@@ -66,6 +67,12 @@ class ArgusParts(ArgusPreTrainedModel):
             map_widths=getattr(tower, "map_widths", None),
         )
         self.language_model = AutoModel.from_config(config.text_config)
+        if config.backbone and isinstance(self.language_model, PrefixLM):
+            raise UnsupportedError(
+                f"backbone '{next(iter(config.backbone))}' changes the layers of a decoder that reads pictures, and in an "
+                "encoder-decoder the encoder reads them.",
+                hint="Choose a causal language model.",
+            )
         changes = [build("backbone", *one, language_model=self.language_model) for one in config.backbone.items()]
         for change in changes:
             self.add_module(change.part, change)

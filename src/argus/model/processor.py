@@ -18,10 +18,11 @@ from transformers import AutoProcessor, AutoTokenizer, PreTrainedTokenizerBase
 from argus.model.backbones.fusion import Fusion, block, find, fused, mark
 from argus.model.base_model import ArgusModel
 from argus.model.boxes import Box
-from argus.model.chat import CHAT_TEMPLATE, ChatEncoding
+from argus.model.chat import CHAT_TEMPLATE, CLOSED_TEMPLATE, ChatEncoding
 from argus.model.config import ArgusConfig
 from argus.model.encoders.transformers_tower import pixel_statistics
 from argus.model.image_processor import ArgusImageProcessor
+from argus.model.prefix_lm import PrefixLM
 from argus.model.token_map import ANSWER, PAD, SPECIAL, TokenMap, chunk_map, filling, mark_tags
 from argus.model.views.base import Arrangement
 from argus.model.views.texts import picture_texts, tag_length
@@ -152,6 +153,7 @@ def processor_for(model: ArgusModel, tokenizer: PreTrainedTokenizerBase, boxes: 
         reads_boxes=connector.reads_boxes,
         boxes=boxes,
         fusion=model.fusion,
+        chat_template=CLOSED_TEMPLATE if isinstance(model.language_model, PrefixLM) else None,
     )
 
 

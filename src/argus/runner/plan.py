@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ from argus.evaluation.metrics.base import CostMetric
 from argus.evaluation.options import EvaluationOptions, named
 from argus.evaluation.scenarios.base import build_scenario, scenario_of
 from argus.model.load import resolve
+from argus.model.seq2seq import encodes_prompts
 from argus.training.options import StageOptions
 
 # Parts of a composed model that may name another model.
@@ -99,6 +100,7 @@ def plan(recipe: str | Path, overrides: Sequence[str] = (), *, quick: bool = Fal
         for evaluation, usual in evaluations.items():
             with _at(source, "variants", name):
                 _check_view(models[name], asked.get((name, evaluation), usual))
+                _check_decoder(models[name], found.variants[name].attach, usual)
     made = Plan(source, models, stages, evaluations, asked, better)
     _check_claims(made)
     return made
@@ -209,6 +211,20 @@ def _check_view(spec: ModelSpec, options: EvaluationOptions) -> None:
     if options.view and spec.compose is not None:
         name, own = named(spec.compose.get("view", "square"))
         build("view", name, {**own, **options.view})
+
+
+def _check_decoder(spec: ModelSpec, attached: Iterable[str], options: EvaluationOptions) -> None:
+    """What acts in the layers of a decoder, or counts over them, has none that reads the prompt where an encoder does."""
+    parts = spec.compose or {}
+    if (spec.reference and is_endpoint(spec.reference)) or not encodes_prompts(parts or spec.reference):
+        return
+    costs = [name for name, metric in build_metrics(options).items() if isinstance(metric, CostMetric)]
+    backbone = [named(parts["backbone"])[0]] if parts.get("backbone") else []
+    if names := [*backbone, *attached, *costs]:
+        raise UnsupportedError(
+            f"{', '.join(names)}: the language model reads prompts with an encoder, and this is done in the layers of a decoder.",
+            hint="Choose a causal language model.",
+        )
 
 
 def _endpoint(recipe: Recipe, variant: str, reference: str) -> None:

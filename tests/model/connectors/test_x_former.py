@@ -5,16 +5,18 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from torch.nn import functional as F
 
 from argus.core.errors import UnsupportedError
 from argus.core.registry import build
-from argus.model.compose import compose
 from argus.model.composed import ArgusForConditionalGeneration
 from argus.model.config import ArgusConfig
 from argus.model.encoders.comm import CommConfig
 from argus.model.features import VisualFeatures
 from tests.model.connectors.test_qformer import SIZES
+from tests.model.seq2seq import VIT
+from tests.model.seq2seq import composed as composed_of_t5
 from tests.model.tiny import LANGUAGE, TOWERS, tokenizer
 
 DECODER = {"width": 16, "layers": 2, "heads": 2, "hidden": 24, "patch": 8}
@@ -115,11 +117,26 @@ def test_both_towers_side_by_side_are_a_plain_qformer_over_their_channels() -> N
     assert expected.shape == (1, SIZES["queries"], 48)
 
 
-def test_an_encoder_decoder_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("argus.model.compose._tokenizer", lambda spec: tokenizer())
-    sizes = {"model_type": "t5", "d_model": 32, "d_ff": 48, "num_layers": 1, "num_heads": 2}
-    with pytest.raises(UnsupportedError, match="'t5' reads a prompt with an encoder of its own"):
-        compose({"language_model": {"causal_lm": sizes, "tokenizer": "words"}})
+def test_an_encoder_decoder_reads_its_32_tokens_and_the_loss_trains_it_alone(tmp_path: Path) -> None:
+    """Stage 2 with a T5: 32 tokens whatever the grid, the decoder's answer, gradients in the connector and nowhere else."""
+    towers = [{"encoder": {"vit": VIT}}, {"encoder": {"transformers": {**VIT, "model_type": "vit_mae"}}}]
+    spec = {**SIZES, "queries": 32, "contrastive_width": 16, "dropout": 0.0, "identity_start": False}
+    comm = {"towers": [{**tower, "merge": "select", "align": 0} for tower in towers]}
+    model, processor = composed_of_t5(tmp_path, connector={"x_former": spec}, encoder={"comm": comm})
+    pictures = [Image.new("RGB", (16, 16), colour) for colour in ("red", "blue")]
+    inputs = processor(pictures, ["red <image> blue", "<image>"], padding=True, return_tensors="pt")
+    assert (inputs["input_ids"] == processor.image_token_id).sum(1).tolist() == [32, 32]
+    assert model.get_image_features(inputs["pixel_values"]).shape == (2, 32, 32)
+    said = model.generate(**inputs, max_new_tokens=3, min_new_tokens=3, num_beams=2)
+    assert said.shape[1] == inputs["input_ids"].shape[1] + 3
+    model.requires_grad_(False)
+    model.model.multi_modal_projector.requires_grad_(True)
+    ids = F.pad(inputs["input_ids"], (0, 2), value=40)
+    labels = ids.masked_fill(torch.arange(ids.shape[1]) < ids.shape[1] - 2, -100)
+    mask = F.pad(inputs["attention_mask"], (0, 2), value=1)
+    model(ids, attention_mask=mask, labels=labels, pixel_values=inputs["pixel_values"]).loss.backward()
+    parts = {name.partition(".")[0] for name, p in model.model.named_parameters() if p.grad is not None and p.grad.any()}
+    assert parts == {"multi_modal_projector"}
 
 
 def test_a_single_tower_is_refused() -> None:

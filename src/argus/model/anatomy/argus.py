@@ -21,6 +21,7 @@ from argus.model.connectors.base import ConnectorContext
 from argus.model.encoders.transformers_tower import TransformersTower
 from argus.model.encoders.vit import ViT
 from argus.model.features import VisualFeatures
+from argus.model.prefix_lm import PrefixLM
 from argus.model.views.base import NEWLINE, Arrangement, Places, places
 
 
@@ -69,6 +70,14 @@ class Arranged(Piece):
 
 class Argus(Anatomy):
     """Models composed by Argus (`ArgusForConditionalGeneration`); every tile is a crop."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__(model)
+        if isinstance(self.language_model, PrefixLM):
+            raise UnsupportedError(
+                "visual tokens run through the encoder of an encoder-decoder, and techniques act in the layers of a decoder.",
+                hint="Compose the model with a causal language model.",
+            )
 
     @property
     def vision_tower(self) -> nn.Module:

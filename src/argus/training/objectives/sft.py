@@ -6,6 +6,7 @@ Only answers are learned. The spans come from the chat template itself: the prom
 what follows is the answer. A picture's questions share its visual tokens as a prefix (see `argus.training.rows`): with
 independent turns eight questions cost 144 + 8 * 15 tokens instead of 8 * 159, and each is learned exactly as if asked alone.
 Where a picture's visual tokens depend on the question (`processor.depends_on_question`), each question has a row of its own.
+So has each answer of a dialogue where an encoder reads what stands before it, and the loss is that of the decoder.
 
 Shapes: pixel_values (tiles of all pictures, 3, H, W), rows (B, S) with the processor's visual placeholders.
 """
@@ -31,6 +32,7 @@ from argus.core.registry import Options
 from argus.core.sample import ImagePart, Message, Sample, in_words
 from argus.model.backbones.base import Backbone
 from argus.model.connectors.base import Connector
+from argus.model.prefix_lm import PrefixLM
 from argus.training.objectives.base import Batch, Item, Objective
 from argus.training.rows import IGNORE, Encoded, assemble, bias, supervised, visible
 from argus.world.data import DEMONSTRATED, conversation
@@ -86,6 +88,11 @@ class SFT(Objective):
             raise UnsupportedError(
                 f"packed rows need one-dimensional positions and visual tokens in place, which '{kind}' does not have",
                 hint="Train it with trl.SFTTrainer, or compose a model of its parts.",
+            )
+        self.encodes = isinstance(base.model.language_model, PrefixLM)
+        if self.encodes and self.options.packing:
+            raise UnsupportedError(
+                "an encoder reads a row as one prompt, so questions cannot be packed", hint="Leave packing out."
             )
         if next(base.parameters()).device.type == "cpu":
             # The fused kernel's backward pass is slower on CPUs than plain matrix products.
@@ -194,9 +201,11 @@ class SFT(Objective):
         samples = [item if isinstance(item, Sample) else self.drawn_or_told(*item) for item in items]
         if not self.options.pictures:
             samples = [blinded(s) for s in samples]
-        if self.options.turns == "independent" and getattr(self.processor, "depends_on_question", False):
+        if self.options.turns == "independent" and (self.encodes or getattr(self.processor, "depends_on_question", False)):
             samples = [one for sample in samples for one in apart(sample)]
         samples = [self.shortened(s) for s in samples]
+        if self.options.turns == "conversation" and self.encodes:
+            samples = [one for sample in samples for one in answer_by_answer(sample)]
         pictures = [[load_image(p, where=s.id) for p in s.images()] for s in samples]
         flat = [p for group in pictures for p in group]
         seen = self.processor.image_processor(images=flat, return_tensors="pt") if flat else {}
@@ -210,6 +219,8 @@ class SFT(Objective):
         encoded = [self.encode(s, [next(shapes) for _ in group], wanted) for s, group in zip(samples, pictures, strict=True)]
         batch: Batch = assemble(encoded, self.processor.tokenizer.pad_token_id, self.options.packing)
         order = batch.pop("order").tolist()
+        if self.encodes:
+            batch["labels"] = last_answers(batch["labels"])
         if wanted is not None:
             batch["visual_tokens"] = wanted
         if seen:
@@ -264,11 +275,16 @@ class SFT(Objective):
         base = _base(model)
         device = ids.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else base.dtype
+        sees = (
+            {"attention_mask": (sample >= 0).long(), "labels": batch["labels"]}
+            if self.encodes
+            else {"attention_mask": bias(visible(sample, turn), dtype)}
+        )
         return base.model(
             input_ids=ids,
             pixel_values=batch.get("pixel_values"),
             **{name: batch[name] for name in READ if name in batch},
-            attention_mask=bias(visible(sample, turn), dtype),
+            **sees,
             position_ids=batch["position_ids"],
             use_cache=False,
             **asked,
@@ -306,6 +322,24 @@ def apart(sample: Sample) -> list[Sample]:
         replace(sample, messages=prefix + pair, metadata={**sample.metadata, **({"boxes": boxes[n]} if boxes else {})})
         for n, pair in enumerate(dialogues)
     ]
+
+
+def answer_by_answer(sample: Sample) -> list[Sample]:
+    """A dialogue as one sample per answer, each with all turns before it; demonstrations are read alone."""
+    ends = [i for i, m in enumerate(sample.messages, start=1) if m.role == "assistant"]
+    if sample.metadata.get(DEMONSTRATED):
+        pictures = [i for i, m in enumerate(sample.messages) if any(isinstance(p, ImagePart) for p in m.content)]
+        ends = [end for end in ends if end > max(pictures, default=0)]
+    return [replace(sample, messages=sample.messages[:end]) for end in ends]
+
+
+def last_answers(labels: Tensor) -> Tensor:
+    """Labels (B, S) of the last answer of each row; earlier ones are read."""
+    learned = labels != IGNORE
+    begins = learned & ~F.pad(learned, (1, 0))[:, :-1]
+    column = torch.arange(labels.shape[1], device=labels.device)
+    last = (begins * column).amax(1, keepdim=True)  # (B, 1)
+    return labels.masked_fill(column < last, IGNORE)
 
 
 def _base(model: Any) -> Any:
