@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import nn
+
 from argus.core.errors import RecipeError, UnsupportedError
 from argus.core.progress import console
 from argus.core.run import Run
@@ -16,6 +19,7 @@ from argus.evaluation.endpoint_reference import is_endpoint
 from argus.methods.attach import attach
 from argus.methods.attached import Attached
 from argus.model.compose import compose
+from argus.model.encoders.base import Tower
 from argus.model.load import load
 from argus.runner.calibrate import calibrated
 from argus.runner.plan import Plan
@@ -56,6 +60,9 @@ class Held:
             train_stage(
                 self.model, self.processor, self.plan.stages[stage], folder, techniques=self._trained(variant, before=stage)
             )
+        for tower in self.model.modules() if isinstance(self.model, nn.Module) else ():
+            if isinstance(tower, Tower):
+                tower.reparameterise()  # it is asked as it would be used
 
     @contextmanager
     def attached(self, variant: str) -> Iterator[list[Attached]]:
@@ -97,8 +104,6 @@ class Held:
         return known
 
     def _load(self, variant: str) -> tuple[Any, Any]:
-        import torch
-
         spec, changes = self.plan.models[variant], self.plan.recipe.variants[variant]
         torch.manual_seed(self.plan.recipe.seed if changes.seed is None else changes.seed)
         if spec.compose is not None:

@@ -73,6 +73,9 @@ class Tower:
                 module.train(False)
         return self
 
+    def reparameterise(self) -> None:
+        """Fold what only helps to learn; the same function of the pixels. A tower that is folded learns no more."""
+
     def trunk(self) -> Iterable[nn.Module]:
         """The blocks that a picture passes, first to last; none of a tower that is made of others."""
         return ()
