@@ -28,8 +28,9 @@ import torch
 
 from argus.core.environment import environment
 from argus.core.formats.messages import write
-from argus.evaluation.engine import MemoryRecords, evaluate
+from argus.evaluation.engine import evaluate
 from argus.evaluation.options import EvaluationOptions
+from argus.evaluation.records import MemoryRecords
 from argus.evaluation.scenarios.base import build_scenario
 from argus.model.composed import ArgusForConditionalGeneration
 from argus.model.load import load, resolve

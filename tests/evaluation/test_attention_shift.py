@@ -13,10 +13,11 @@ from torch import Tensor
 import argus
 from argus.core.errors import UnsupportedError
 from argus.core.registry import build
-from argus.evaluation.engine import MemoryRecords, evaluate
+from argus.evaluation.engine import evaluate
 from argus.evaluation.inferencers.base import Answer
 from argus.evaluation.metrics.base import Row
 from argus.evaluation.options import EvaluationOptions
+from argus.evaluation.records import MemoryRecords
 from argus.methods.reduction import diagnostics
 from argus.methods.reduction.diagnostics import AttentionCurves, attention_curves
 from argus.model.load import load

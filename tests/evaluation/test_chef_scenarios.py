@@ -18,9 +18,10 @@ from argus.core.errors import DataError, UnsupportedError
 from argus.core.recipe import dump, load_recipe
 from argus.core.registry import build
 from argus.evaluation.endpoint import EndpointModel
-from argus.evaluation.engine import MemoryRecords, evaluate
+from argus.evaluation.engine import evaluate
 from argus.evaluation.metrics.iou import iou
 from argus.evaluation.options import EvaluationOptions
+from argus.evaluation.records import MemoryRecords
 from argus.evaluation.scenarios.fsc147 import around
 from argus.evaluation.scenarios.voc2012 import wrong_boxes
 

@@ -9,11 +9,12 @@ import torch
 
 from argus.core.registry import build
 from argus.core.sample import ImagePart
-from argus.evaluation.engine import MemoryRecords, evaluate
+from argus.evaluation.engine import evaluate
 from argus.evaluation.inferencers.base import Answer, Question
 from argus.evaluation.inferencers.dialogue import continued
 from argus.evaluation.local import LocalModel
 from argus.evaluation.options import EvaluationOptions
+from argus.evaluation.records import MemoryRecords
 from argus.evaluation.scenarios.mmdu import MARKER, dialogue
 from argus.evaluation.tree import Tree, pack
 from argus.methods.attach import attach

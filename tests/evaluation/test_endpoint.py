@@ -21,9 +21,10 @@ from argus.evaluation import engine
 from argus.evaluation.endpoint import EndpointModel, RefusedError, UnansweredError
 from argus.evaluation.endpoint_messages import first_token_scores
 from argus.evaluation.endpoint_reference import parse_reference
-from argus.evaluation.engine import MemoryRecords, evaluate
+from argus.evaluation.engine import evaluate
 from argus.evaluation.inferencers.search import Looks
 from argus.evaluation.options import EvaluationOptions
+from argus.evaluation.records import MemoryRecords
 from argus.evaluation.scenarios.base import Group
 from argus.methods.search.base import Look, View
 from argus.runner.plan import plan

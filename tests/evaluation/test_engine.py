@@ -10,9 +10,10 @@ import pytest
 from argus.core.errors import DataError, ModelError
 from argus.core.sample import ImagePart
 from argus.evaluation import engine
-from argus.evaluation.engine import MemoryRecords, evaluate
+from argus.evaluation.engine import evaluate
 from argus.evaluation.metrics.accuracy import Accuracy
 from argus.evaluation.options import EvaluationOptions
+from argus.evaluation.records import MemoryRecords
 from argus.evaluation.results import EvaluationResult
 from argus.evaluation.scenarios.base import Group
 

@@ -10,8 +10,9 @@ import pytest
 from argus.core.errors import DataError
 from argus.core.formats.mme import COGNITION, PERCEPTION, TASKS, read_mme
 from argus.core.registry import build
-from argus.evaluation.engine import MemoryRecords, evaluate
+from argus.evaluation.engine import evaluate
 from argus.evaluation.options import EvaluationOptions
+from argus.evaluation.records import MemoryRecords
 from argus.evaluation.results import EvaluationResult
 
 PICTURES = {

@@ -13,10 +13,11 @@ import torch
 from argus.core.errors import RecipeError, UnsupportedError
 from argus.core.registry import build
 from argus.evaluation.contrastive import ContrastiveModel
-from argus.evaluation.engine import MemoryRecords, evaluate
+from argus.evaluation.engine import evaluate
 from argus.evaluation.inferencers.search import Looks, SearchFirst, refocused
 from argus.evaluation.local import LocalModel
 from argus.evaluation.options import EvaluationOptions
+from argus.evaluation.records import MemoryRecords
 from argus.methods.search.base import Look, View
 from tests.evaluation.conftest import naive_score, picture
 

@@ -10,10 +10,11 @@ from PIL import Image
 from argus.core.errors import DataError, RecipeError
 from argus.core.registry import build
 from argus.core.sample import ImagePart, Message, Sample, TextPart
-from argus.evaluation.engine import MemoryRecords, evaluate
+from argus.evaluation.engine import evaluate
 from argus.evaluation.inferencers.base import Question
 from argus.evaluation.local import LocalModel
 from argus.evaluation.options import EvaluationOptions
+from argus.evaluation.records import MemoryRecords
 from argus.evaluation.scenarios.base import scenario_of
 
 from .conftest import naive_score, picture

@@ -13,10 +13,11 @@ from argus.core.errors import DataError
 from argus.core.images import encode_png
 from argus.core.registry import build
 from argus.core.sample import Message, Sample, TextPart
-from argus.evaluation.engine import MemoryRecords, evaluate
+from argus.evaluation.engine import evaluate
 from argus.evaluation.inferencers.base import Answer
 from argus.evaluation.metrics.spark import official, strict
 from argus.evaluation.options import EvaluationOptions
+from argus.evaluation.records import MemoryRecords
 from argus.evaluation.results import summarise
 from argus.evaluation.scenarios.spark_sensor import REASONING, TYPES, kind_of, sensor_of
 

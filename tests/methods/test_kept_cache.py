@@ -82,3 +82,33 @@ def test_plain_layers_are_taken_over_and_others_refused() -> None:
     static = StaticCache(LlamaConfig(num_hidden_layers=1), max_cache_len=8)
     with pytest.raises(UnsupportedError, match="StaticLayer cannot hold different lengths"):
         kept_layer(static, 0, whole)
+
+
+def test_forgetting_by_hand() -> None:
+    """Three items hold columns 0 and 1, the last one behind padding; column 2 comes, then 3."""
+    kept, twin = KeptLayer(Layout(torch.tensor([[0, 1], [0, 1], [-1, 1]]), 2, True)), KeptLayer(Layout(torch.empty(3, 0), 0))
+
+    def add(column: int) -> None:
+        entries = torch.full((3, 1, 1, 1), float(column))
+        for one in (kept, twin):
+            one.update(entries, -entries)
+        columns = torch.cat([kept.layout.columns, torch.full((3, 1), column)], dim=1)
+        kept.layout = twin.layout = Layout(columns, column + 1, True)
+
+    kept.update(torch.arange(2.0).expand(3, 2)[:, None, :, None], -torch.arange(2.0).expand(3, 2)[:, None, :, None])
+    twin.update(kept.keys.clone(), kept.values.clone())
+    add(2)
+    some = torch.tensor([True, False, False])
+    for one in (kept, twin):
+        one.forget(some)
+    assert kept.layout is twin.layout  # layers share what they hold alike
+    assert kept.layout.columns.tolist() == [[0, 1, 2], [-1, 0, 1], [-1, -1, 1]]
+    assert kept.keys[:2, 0, :, 0].tolist() == [[0, 1, 2], [2, 0, 1]]  # what nobody looks at is anything
+    add(3)
+    kept.forget(torch.zeros(3, dtype=torch.bool))  # nobody keeps it: it is cut off
+    assert kept.layout.columns.tolist() == [[0, 1, 2], [-1, 0, 1], [-1, -1, 1]]
+    assert kept.get_seq_length() == 4
+    add(4)
+    kept.forget(torch.tensor([False, True, True]))  # the longest item has three: one column less for all
+    assert kept.layout.columns.tolist() == [[0, 1, 2], [0, 1, 4], [-1, 1, 4]]
+    assert torch.equal(kept.values, -kept.keys)

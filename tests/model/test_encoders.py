@@ -8,7 +8,8 @@ from transformers import AutoConfig
 
 from argus.core.errors import UnsupportedError
 from argus.model.encoders.base import Encoder, build_tower, nested_config
-from argus.model.encoders.transformers_tower import PREFIX, TransformersTower, pixel_statistics
+from argus.model.encoders.pixel_statistics import pixel_statistics
+from argus.model.encoders.transformers_tower import PREFIX, TransformersTower
 from argus.model.encoders.vit import ViT, ViTConfig
 from tests.model.tiny import SMALL, TOWERS
 

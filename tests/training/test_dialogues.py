@@ -13,6 +13,7 @@ from argus.core.registry import build
 from argus.training.data import StageData
 from argus.training.options import DataOptions
 from argus.training.rows import IGNORE
+from argus.training.turns import dialogue_ids, shortened
 from tests.model.tiny import tiny
 
 COLOURS = ("red", "green", "blue")
@@ -57,24 +58,22 @@ def test_a_dialogue_is_read_and_taught_answers_alone(mmdu_45k: Path) -> None:
 
 def test_a_long_dialogue_is_cut_between_turns(mmdu_45k: Path) -> None:
     (sample,) = read_samples(mmdu_45k)
-    objective, _, processor = bound(max_tokens=1)
+    _, _, processor = bound()
     sizes = [(32, 32)] * 3
-    ends = [len(objective.dialogue_ids(sample.messages[:n], sizes)[0]) for n in (2, 4, 6, 8)]  # tokens up to each answer's end
+    ends = [len(dialogue_ids(processor, sample.messages[:n], sizes)[0]) for n in (2, 4, 6, 8)]  # tokens up to each answer's end
     for limit in range(ends[0], ends[-1] + 1):
-        objective.options = objective.options.model_copy(update={"max_tokens": limit})
-        short = objective.shortened(sample)
+        short = shortened(processor, sample, limit)
         assert len(short.messages) == 2 * sum(end <= limit for end in ends)
-        ids, _ = objective.dialogue_ids(short.messages, sizes)
+        ids, _ = dialogue_ids(processor, short.messages, sizes)
         assert sum(i == processor.image_token_id for i in ids) == len(short.images()) * TOKENS
-    objective.options = objective.options.model_copy(update={"max_tokens": ends[0] - 1})
     with pytest.raises(DataError, match=f"the first turn has {ends[0]} tokens"):
-        objective.shortened(sample)
+        shortened(processor, sample, ends[0] - 1)
 
 
 def test_pictures_of_turns_that_are_left_out_are_left_out(mmdu_45k: Path) -> None:
     (sample,) = read_samples(mmdu_45k)
-    objective, _, _ = bound()
-    ids, _ = objective.dialogue_ids(sample.messages[:4], [(32, 32)] * 2)
+    _, _, processor = bound()
+    ids, _ = dialogue_ids(processor, sample.messages[:4], [(32, 32)] * 2)
     cutting, *_ = bound(max_tokens=len(ids))
     assert cutting.collate([sample])["pixel_values"].shape[0] == 2
 

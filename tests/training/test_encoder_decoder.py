@@ -19,6 +19,7 @@ from argus.evaluation.local import LocalModel
 from argus.training.data import StageData
 from argus.training.options import DataOptions
 from argus.training.rows import IGNORE
+from argus.training.turns import dialogue_ids
 from argus.world.data import DEMONSTRATED
 from tests.model.seq2seq import composed, seq2seq
 
@@ -116,9 +117,9 @@ def test_demonstrations_are_read_and_not_learned(tmp_path: Path) -> None:
 
 
 def test_dialogues_are_cut_before_they_become_rows(tmp_path: Path) -> None:
-    objective, _, _ = bound(tmp_path, turns="conversation")
-    length = len(objective.dialogue_ids(dialogue().messages[:4], [(16, 16)])[0])
-    cutting, _, processor = bound(tmp_path, turns="conversation", max_tokens=length)
+    _, _, processor = bound(tmp_path, turns="conversation")
+    length = len(dialogue_ids(processor, dialogue().messages[:4], [(16, 16)])[0])
+    cutting, *_ = bound(tmp_path, turns="conversation", max_tokens=length)
     batch = cutting.collate([dialogue()])
     assert [processor.tokenizer.decode(row[row != IGNORE]) for row in batch["labels"]] == [" yes</s>\n", " circle</s>\n"]
 

@@ -13,7 +13,7 @@ from transformers import CLIPVisionModel, Dinov2Model
 
 from argus.core.errors import RecipeError, UnsupportedError
 from argus.core.sample import Sample
-from argus.model.encoders.transformers_tower import pixel_statistics
+from argus.model.encoders.pixel_statistics import pixel_statistics
 from argus.model.image_processor import normalise
 from argus.model.load import load
 from argus.training.teachers import Teacher, TeacherOptions

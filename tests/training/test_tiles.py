@@ -8,6 +8,7 @@ from PIL import Image
 
 from argus.core.registry import build
 from argus.core.sample import ImagePart, Message, Sample, TextPart
+from argus.training.turns import dialogue_ids
 from tests.model.views.test_composed_views import VIEWS, made, picture
 
 
@@ -33,7 +34,7 @@ def test_a_row_of_several_sizes_learns_as_each_alone(name: str, packing: int, mo
             shown = one.messages[0].content[0]
             for user, assistant in zip(one.messages[::2], one.messages[1::2], strict=True):
                 asked = Message("user", [shown, *[p for p in user.content if not isinstance(p, ImagePart)]])
-                ids, labels = objective.dialogue_ids([asked, assistant], [shown.image.size])
+                ids, labels = dialogue_ids(processor, [asked, assistant], [shown.image.size])
                 seen = processor.image_processor(shown.image)
                 losses.append(model(torch.tensor([ids]), labels=torch.tensor([labels]), **seen).loss)
     torch.testing.assert_close(together, torch.stack(losses).mean(), rtol=1e-3, atol=1e-4)

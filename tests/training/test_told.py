@@ -9,10 +9,11 @@ import torch
 
 from argus.core.registry import build
 from argus.core.sample import ImagePart, Message, TextPart, in_words
-from argus.evaluation.engine import MemoryRecords, evaluate
+from argus.evaluation.engine import evaluate
 from argus.evaluation.inferencers.base import Answer
 from argus.evaluation.metrics.base import Row
 from argus.evaluation.options import EvaluationOptions
+from argus.evaluation.records import MemoryRecords
 from argus.evaluation.scenarios.base import build_scenario
 from argus.model.load import load
 from argus.training.data import StageData

@@ -17,7 +17,7 @@ from torch import Tensor
 from argus.core.errors import UnsupportedError
 from argus.evaluation.inferencers.base import Answer, Question
 from argus.model.dual_encoder import DualEncoder
-from argus.model.encoders.transformers_tower import pixel_statistics
+from argus.model.encoders.pixel_statistics import pixel_statistics
 from argus.model.image_processor import ArgusImageProcessor
 
 SCALE = 100.0  # of models that store none

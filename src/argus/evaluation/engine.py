@@ -15,9 +15,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any
 
-from argus.core.errors import ArgusError, DataError, UnsupportedError
+from argus.core.errors import ArgusError, UnsupportedError
 from argus.core.images import load_image
 from argus.core.progress import console, track
 from argus.core.registry import build
@@ -25,47 +25,16 @@ from argus.core.sample import Sample
 from argus.evaluation.contrastive import ContrastiveModel, is_contrastive
 from argus.evaluation.cost import measure
 from argus.evaluation.endpoint import EndpointModel
-from argus.evaluation.inferencers.base import Answer, Inferencer, Question
+from argus.evaluation.inferencers.base import Inferencer, Question
 from argus.evaluation.inferencers.likelihood import Likelihood
 from argus.evaluation.instructions.base import Instruction
 from argus.evaluation.local import LocalModel
-from argus.evaluation.metrics.base import AnswerMetric, CostMetric, Score
+from argus.evaluation.metrics.base import AnswerMetric, CostMetric
 from argus.evaluation.options import EvaluationOptions, named
+from argus.evaluation.records import MemoryRecords, Records, record_id, record_of, scored
 from argus.evaluation.results import EvaluationResult, Metrics, summarise
 from argus.evaluation.scenarios.base import Group, build_scenario
 from argus.model.viewing import viewing
-
-
-class Records(Protocol):
-    """An append-only store of records with unique ids."""
-
-    def done_ids(self) -> set[str]:
-        """Ids of all complete records."""
-        ...
-
-    def write(self, record: dict[str, Any]) -> None:
-        """Append a record; it survives the process."""
-        ...
-
-    def records(self) -> Iterator[dict[str, Any]]:
-        """All complete records, in the order written."""
-        ...
-
-
-@dataclass(slots=True)
-class MemoryRecords:
-    """Records of an evaluation that nobody wants to resume."""
-
-    rows: list[dict[str, Any]] = field(default_factory=list)
-
-    def done_ids(self) -> set[str]:
-        return {row["id"] for row in self.rows}
-
-    def write(self, record: dict[str, Any]) -> None:
-        self.rows.append(record)
-
-    def records(self) -> Iterator[dict[str, Any]]:
-        return iter(self.rows)
 
 
 def evaluate(
@@ -174,9 +143,9 @@ class _Run:
             return
         for number, batch in self.batches(groups):
             measured = batch[: max(0, left - number * self.options.batch_size)]
-            ids = {_id(sample, blind) for group in batch for sample in group.samples}
+            ids = {record_id(sample, blind) for group in batch for sample in group.samples}
             ids |= {f"cost/{group.id}" for group in measured}
-            ids |= {_id(Sample(name, []), blind) for group in batch for name in group.errors}
+            ids |= {record_id(Sample(name, []), blind) for group in batch for name in group.errors}
             if ids <= self.done:
                 continue
             questions = [q for group in batch for q in self.questions(group, instructions, blind)]
@@ -196,26 +165,27 @@ class _Run:
 
         def left() -> Iterator[list[Question]]:
             for group in groups:
-                ids = {_id(s, blind) for s in group.samples} | {_id(Sample(name, []), blind) for name in group.errors}
+                ids = {record_id(s, blind) for s in group.samples} | {record_id(Sample(name, []), blind) for name in group.errors}
                 if not ids <= self.done:
                     questions = list(self.questions(group, instructions, blind))
                     if self.inferencer.whole_groups:
                         yield from [questions] if questions else []
                     else:
-                        yield from ([q] for q in questions if _id(q.sample, blind) not in self.done)
+                        yield from ([q] for q in questions if record_id(q.sample, blind) not in self.done)
 
         def answer(questions: list[Question]) -> list[dict[str, Any]]:
             start = time.perf_counter()
             found = self.inferencer.answer(model, questions)
             seconds = (time.perf_counter() - start) / len(questions)
-            return self.scored(questions, found, seconds, blind)  # here, so that a judge is waited for beside other questions
+            # Scored here, so that a judge is waited for beside other questions.
+            return scored(self.metrics, questions, found, seconds, blind)
 
         for questions, found, _ in track(model.each(answer, left()), model.name, total=self.options.samples):
             if isinstance(found, ArgusError) and not self.answered:
                 raise found
             if isinstance(found, ArgusError):
                 reason = f"{type(found).__name__}: {found}"
-                found = [_record(q.sample, q.group, blind, error=reason) for q in questions]
+                found = [record_of(q.sample, q.group, blind, error=reason) for q in questions]
             self.answered = True
             for record in found:
                 self.write(record)
@@ -252,7 +222,7 @@ class _Run:
     def questions(self, group: Group, instructions: Sequence[Instruction], blind: bool) -> Iterator[Question]:
         """The group's questions as asked; what cannot be read or asked gets its record here."""
         for id_, reason in group.errors.items():
-            self.write(_record(Sample(id_, []), group.id, blind, error=reason))
+            self.write(record_of(Sample(id_, []), group.id, blind, error=reason))
         shown: list[Any] = []
         images: list[Any] = []
         sets = 0
@@ -265,16 +235,16 @@ class _Run:
                     images = [*kept, *(load_image(i, where=sample.id) for i in wanted[len(kept) :])]
                     shown, sets = wanted, sets + 1
             except (ArgusError, OSError, ValueError) as error:
-                self.write(_record(sample, group.id, blind, error=f"{type(error).__name__}: {error}"))
+                self.write(record_of(sample, group.id, blind, error=f"{type(error).__name__}: {error}"))
                 continue
             if refusal := self.inferencer.refusal(sample):
-                self.write(_record(sample, group.id, blind, skipped=refusal))
+                self.write(record_of(sample, group.id, blind, skipped=refusal))
                 continue
             yield Question(group.id, sample, images, sets)
 
     def answer(self, questions: Sequence[Question], blind: bool) -> None:
         """Answer a batch, score it and write it; a batch that fails is asked group by group."""
-        if all(_id(q.sample, blind) in self.done for q in questions):
+        if all(record_id(q.sample, blind) in self.done for q in questions):
             return
         start = time.perf_counter()
         try:
@@ -290,86 +260,12 @@ class _Run:
             if not self.answered:
                 raise
             for question in questions:
-                self.write(_record(question.sample, question.group, blind, error=f"{type(error).__name__}: {error}"))
+                self.write(record_of(question.sample, question.group, blind, error=f"{type(error).__name__}: {error}"))
             return
         self.answered = True
         seconds = (time.perf_counter() - start) / len(questions)
-        for record in self.scored(questions, answers, seconds, blind):
+        for record in scored(self.metrics, questions, answers, seconds, blind):
             self.write(record)
-
-    def scored(
-        self, questions: Sequence[Question], answers: Sequence[Answer], seconds: float, blind: bool
-    ) -> list[dict[str, Any]]:
-        """The records of answers; each metric scores all that it applies to at once.
-
-        A batch with a question that a metric cannot score is scored question by question; that one's record has the error
-        beside its answer. A judge that cannot be asked at all is no such error and ends the run.
-        """
-        try:
-            scores = self.scores(questions, answers)
-        except DataError as error:
-            if len(questions) > 1:
-                alone = zip(questions, answers, strict=True)
-                return [record for q, a in alone for record in self.scored([q], [a], seconds, blind)]
-            return [{**self.record(questions[0], answers[0], {}, seconds, blind), "error": f"{type(error).__name__}: {error}"}]
-        return [self.record(*one, seconds, blind) for one in zip(questions, answers, scores, strict=True)]
-
-    def scores(self, questions: Sequence[Question], answers: Sequence[Answer]) -> list[dict[str, Score]]:
-        """Metric -> score, for each answer."""
-        scores: list[dict[str, Score]] = [{} for _ in questions]
-        for name, metric in self.metrics.items():
-            if isinstance(metric, AnswerMetric):
-                of = [i for i, q in enumerate(questions) if not answers[i].skipped and metric.applies(q.sample)]
-                found = metric.scores([questions[i].sample for i in of], [answers[i] for i in of]) if of else []
-                for i, score in zip(of, found, strict=True):
-                    scores[i][name] = score
-        return scores
-
-    def record(self, question: Question, answer: Answer, scores: dict[str, Score], seconds: float, blind: bool) -> dict[str, Any]:
-        """The record of an answer."""
-        sample = question.sample
-        if answer.skipped:
-            return _record(sample, question.group, blind, skipped=answer.skipped)
-        first = next(iter(scores.values()), None)
-        return _record(
-            sample,
-            question.group,
-            blind,
-            answer=answer.text,
-            option_scores=answer.scores,
-            tokens=answer.tokens,
-            extracted=first.extracted if first else None,
-            correct=first.value if first else None,
-            values={name: s.value for name, s in scores.items() if s.value is not None},
-            ratios={name: s.ratios for name, s in scores.items() if s.ratios},
-            labels={name: s.labels for name, s in scores.items() if s.labels},
-            notes={name: s.notes for name, s in scores.items() if s.notes},
-            seconds=seconds,
-            **answer.notes,
-        )
-
-
-def _id(sample: Sample, blind: bool) -> str:
-    return f"{sample.id}#blind" if blind else sample.id
-
-
-def _record(sample: Sample, group: str, blind: bool, **found: Any) -> dict[str, Any]:
-    """A record: what was asked, and what was found."""
-    return {
-        "id": _id(sample, blind),
-        "kind": "answer",
-        "blind": blind,
-        "group": group,
-        "family": str(sample.metadata.get("family", "other")),
-        "domain": str(sample.metadata.get("domain", "other")),
-        "picture": str(sample.metadata.get("picture", group)),
-        "item": sample.metadata.get("item"),
-        "branches": sample.metadata.get("branches", []),
-        "question": sample.messages[-1].text() if sample.messages else None,
-        "options": sample.options,
-        "target": sample.target,
-        **found,
-    }
 
 
 def _batches(groups: Iterator[Group], size: int) -> Iterator[list[Group]]:

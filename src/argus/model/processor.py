@@ -20,7 +20,7 @@ from argus.model.base_model import ArgusModel
 from argus.model.boxes import Box
 from argus.model.chat import CHAT_TEMPLATE, CLOSED_TEMPLATE, ChatEncoding
 from argus.model.config import ArgusConfig
-from argus.model.encoders.transformers_tower import pixel_statistics
+from argus.model.encoders.pixel_statistics import pixel_statistics
 from argus.model.image_processor import ArgusImageProcessor
 from argus.model.prefix_lm import PrefixLM
 from argus.model.token_map import ANSWER, PAD, SPECIAL, TokenMap, chunk_map, filling, mark_tags

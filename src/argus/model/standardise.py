@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from argus.core.errors import UnsupportedError
 from argus.core.registry import build, components
 from argus.model.composed import ArgusForConditionalGeneration
-from argus.model.encoders.transformers_tower import pixel_statistics
+from argus.model.encoders.pixel_statistics import pixel_statistics
 from argus.model.image_processor import ArgusImageProcessor
 
 

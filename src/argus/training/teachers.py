@@ -37,7 +37,7 @@ from torch.nn import functional as F
 from argus.core.errors import UnsupportedError
 from argus.core.registry import Options
 from argus.core.sample import Sample
-from argus.model.encoders.transformers_tower import pixel_statistics
+from argus.model.encoders.pixel_statistics import pixel_statistics
 from argus.model.image_processor import normalise
 from argus.model.stored_tower import load_tower
 from argus.training.objectives.base import Item

@@ -9,12 +9,13 @@ import pytest
 
 from argus.core.errors import RecipeError
 from argus.core.registry import build
-from argus.evaluation.engine import MemoryRecords, evaluate
+from argus.evaluation.engine import evaluate
 from argus.evaluation.inferencers.base import Answer
 from argus.evaluation.judges.asked import RULES
 from argus.evaluation.judges.base import Judgement
 from argus.evaluation.judges.together import averaged, majority, voted
 from argus.evaluation.options import EvaluationOptions
+from argus.evaluation.records import MemoryRecords
 from argus.evaluation.scenarios.base import Group
 from argus.evaluation.statistics import agreement
 

@@ -10,10 +10,11 @@ import pytest
 
 from argus.core.images import encode_png, load_image
 from argus.core.registry import build
-from argus.evaluation.engine import MemoryRecords, evaluate
+from argus.evaluation.engine import evaluate
 from argus.evaluation.judges import scripted
 from argus.evaluation.judges.asked import UnreadableError, Verdict
 from argus.evaluation.options import EvaluationOptions
+from argus.evaluation.records import MemoryRecords
 from argus.evaluation.results import summarise
 from argus.evaluation.scenarios.touchstone import ABILITIES
 

@@ -16,8 +16,8 @@ import argus
 from argus.core.errors import UnsupportedError
 from argus.methods.learned import save_parts
 from argus.model.anatomy import anatomy
-from tests.methods.families import FAMILIES, IMAGE, PAD, llava, llava_inputs
-from tests.methods.test_attach import PLAIN, single
+from tests.methods.families import FAMILIES, IMAGE, PAD, llava, llava_inputs, single
+from tests.methods.reducers import PLAIN
 
 
 @pytest.fixture(params=sorted(FAMILIES))

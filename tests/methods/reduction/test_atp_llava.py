@@ -23,9 +23,8 @@ from argus.methods.reduction.atp_llava import (
 )
 from argus.model.anatomy import anatomy
 from tests.methods.brute_force import columns_gone, logits_with
-from tests.methods.families import FAMILIES, llava, llava_inputs
+from tests.methods.families import FAMILIES, llava, llava_inputs, single
 from tests.methods.reduction.test_fopru import grids
-from tests.methods.test_attach import single
 
 SMALL = {"layers": (1, 2), "pool": 4, "hidden": 8}
 

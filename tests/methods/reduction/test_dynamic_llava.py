@@ -12,32 +12,16 @@ from torch.nn import functional as F
 
 import argus
 from argus.core.errors import ModelError, RecipeError, UnsupportedError
-from argus.methods.kept_cache import KeptLayer, Layout
 from argus.methods.learned import save_parts
-from argus.methods.reduction.dynamic_predictors import ImagePredictor, Predictors, TextPredictor, by_picture
-from argus.methods.reduction.policy_attention import policy_softmax
-from argus.methods.written import Written
 from argus.model.anatomy import anatomy
 from tests.methods.anyres import llava_next, next_inputs
 from tests.methods.brute_force import columns_gone, logits_with
-from tests.methods.families import FAMILIES, PAD, cast, llava, llava_inputs
-from tests.methods.test_attach import PLAIN, flash, single
+from tests.methods.families import FAMILIES, PAD, cast, llava, llava_inputs, single
+from tests.methods.reducers import PLAIN
+from tests.methods.reduction.test_dynamic_predictors import SIZES, predictors
 
-_ = flash  # a fixture
-LAYER, SIZES = 1, {"width": 16, "heads": 2, "blocks": 2}
+LAYER = 1
 pytestmark = pytest.mark.filterwarnings("ignore")
-
-
-def predictors(bias: float = -2.8) -> Predictors:
-    """Random predictors for states of width 32; of generated tokens they keep some."""
-    torch.manual_seed(1)
-    parts = Predictors(32, **SIZES)
-    with torch.no_grad():
-        for parameter in parts.text.parameters():
-            if parameter.ndim > 1:
-                parameter.mul_(4)
-        parts.text.head[-1].bias += torch.tensor([bias, -bias])
-    return parts.eval()
 
 
 @pytest.fixture(scope="module")
@@ -263,36 +247,6 @@ def test_a_batch_is_as_long_as_its_longest_item(trained: dict[str, Any]) -> None
     assert late.keys.shape[2] == prompt - 36 + 10 + max(own)
 
 
-def test_forgetting_by_hand() -> None:
-    """Three items hold columns 0 and 1, the last one behind padding; column 2 comes, then 3."""
-    kept, twin = KeptLayer(Layout(torch.tensor([[0, 1], [0, 1], [-1, 1]]), 2, True)), KeptLayer(Layout(torch.empty(3, 0), 0))
-
-    def add(column: int) -> None:
-        entries = torch.full((3, 1, 1, 1), float(column))
-        for one in (kept, twin):
-            one.update(entries, -entries)
-        columns = torch.cat([kept.layout.columns, torch.full((3, 1), column)], dim=1)
-        kept.layout = twin.layout = Layout(columns, column + 1, True)
-
-    kept.update(torch.arange(2.0).expand(3, 2)[:, None, :, None], -torch.arange(2.0).expand(3, 2)[:, None, :, None])
-    twin.update(kept.keys.clone(), kept.values.clone())
-    add(2)
-    some = torch.tensor([True, False, False])
-    for one in (kept, twin):
-        one.forget(some)
-    assert kept.layout is twin.layout  # layers share what they hold alike
-    assert kept.layout.columns.tolist() == [[0, 1, 2], [-1, 0, 1], [-1, -1, 1]]
-    assert kept.keys[:2, 0, :, 0].tolist() == [[0, 1, 2], [2, 0, 1]]  # what nobody looks at is anything
-    add(3)
-    kept.forget(torch.zeros(3, dtype=torch.bool))  # nobody keeps it: it is cut off
-    assert kept.layout.columns.tolist() == [[0, 1, 2], [-1, 0, 1], [-1, -1, 1]]
-    assert kept.get_seq_length() == 4
-    add(4)
-    kept.forget(torch.tensor([False, True, True]))  # the longest item has three: one column less for all
-    assert kept.layout.columns.tolist() == [[0, 1, 2], [0, 1, 4], [-1, 1, 4]]
-    assert torch.equal(kept.values, -kept.keys)
-
-
 def test_several_tokens_behind_a_cache_are_a_prompt(models: dict[str, Any], trained: dict[str, Any]) -> None:
     """The next question of a dialogue is kept as a whole."""
     model, inputs = models["llava"], llava_inputs([1], [4])
@@ -301,94 +255,6 @@ def test_several_tokens_behind_a_cache_are_a_prompt(models: dict[str, Any], trai
         before = cache.layers[2].keys.shape[2]
         model(input_ids=torch.tensor([[5, 6, 7, 8]]), past_key_values=cache)
         assert cache.layers[2].keys.shape[2] == before + 4
-
-
-def test_where_a_sequence_without_a_cache_was_written() -> None:
-    seen, ids = Written(), torch.arange(8)[None]
-    assert seen.prompt(ids[:, :5], None) is None
-    assert [seen.prompt(ids[:, :n], None) for n in (6, 7)] == [5, 5]
-    assert seen.prompt(ids[:, :7], None) is None  # the same once more is a prompt
-    assert seen.prompt(ids[:, :8] + 1, None) is None  # so is another of any length
-    assert seen.prompt(None, None) is None
-
-
-# -- the predictors
-
-
-def test_image_predictor_by_hand() -> None:
-    """One picture of 5 tokens, of which the second left earlier: written out with sums over the others."""
-    predictor = ImagePredictor(6, 8, heads=2, blocks=2).double()
-    x, prev = torch.randn(1, 5, 6, generator=torch.Generator().manual_seed(0)).double(), torch.tensor([1, 0, 1, 1, 1])
-    w = dict(predictor.named_parameters())
-
-    def norm(t: Tensor, name: str) -> Tensor:
-        centred = t - t.mean(-1, keepdim=True)
-        return centred / (centred.square().mean(-1, keepdim=True) + 1e-5).sqrt() * w[f"{name}.weight"] + w[f"{name}.bias"]
-
-    def linear(t: Tensor, name: str) -> Tensor:
-        return t @ w[f"{name}.weight"].T + w.get(f"{name}.bias", torch.zeros(()))
-
-    h = F.gelu(linear(norm(x[0], "inner.0"), "inner.1")) * prev[:, None]  # (5, 8)
-    for b in ("blocks.0", "blocks.1"):
-        q, k, v = linear(norm(h, f"{b}.norm1"), f"{b}.qkv").chunk(3, dim=-1)
-        heads = []
-        for part in (slice(0, 4), slice(4, 8)):
-            rows = []
-            for i in range(5):
-                seen = [j for j in range(5) if prev[j] or j == i]
-                rows.append((k[seen, part] @ q[i, part] / 2).softmax(0) @ v[seen, part])
-            heads.append(torch.stack(rows))
-        h = h + linear(torch.cat(heads, -1), f"{b}.proj")
-        h = h + linear(F.gelu(linear(norm(h, f"{b}.norm2"), f"{b}.mlp.0")), f"{b}.mlp.2")
-    shared = h[[0, 2, 3, 4], 4:].mean(0)
-    out = torch.cat([h[:, :4], shared.expand(5, 4)], dim=-1)
-    out = linear(F.gelu(linear(F.gelu(linear(out, "head.0")), "head.2")), "head.4")
-    logits = predictor(x, prev[None, :, None].double())
-    assert logits.shape == (1, 5, 2)
-    torch.testing.assert_close(logits[0], out)
-
-
-def test_reference_vector_of_fixed_weights() -> None:
-    """Weights 0.1, biases 0, x = (1, 2, 3, 6): LayerNorm gives (-1.0690, -0.5345, 0, 1.6036), whose sum is 0; so the text
-    predictor's inner layer is GELU(b), and with b = 1 everything behind it can be done on paper."""
-    predictor = TextPredictor(4, 8)
-    with torch.no_grad():
-        for name, parameter in predictor.named_parameters():
-            parameter.fill_(0.0 if name.endswith("bias") else 0.1 if parameter.ndim > 1 else 1.0)
-        predictor.inner[1].bias.fill_(1.0)
-        predictor.head[4].bias.copy_(torch.tensor([0.0, 0.5]))
-    # GELU(1) = 0.841345; 8 * 0.1 * 0.841345 = 0.673076, GELU 0.504600; 4 * 0.1 * 0.504600 = 0.201840, GELU 0.117064;
-    # 2 * 0.1 * 0.117064 = 0.023413
-    logits = predictor(torch.tensor([1.0, 2.0, 3.0, 6.0]))
-    torch.testing.assert_close(logits, torch.tensor([0.023413, 0.523413]), atol=1e-5, rtol=0)
-
-
-def test_tokens_that_left_and_padding_change_nothing() -> None:
-    predictor, random = predictors().image, torch.Generator().manual_seed(0)
-    states, group = torch.randn(7, 32, generator=random), torch.tensor([0, 0, 0, 1, 1, 1, 1])
-    present = torch.tensor([True, True, True, True, False, True, True])
-    padded = by_picture(states, present, group)
-    assert padded.states.shape == (2, 4, 32)
-    both = predictor(padded.states, padded.prev)[padded.real]  # (7, 2)
-    alone = predictor(states[None, :3], torch.ones(1, 3, 1))
-    torch.testing.assert_close(both[:3], alone[0])
-    states[4] = 99.0
-    padded = by_picture(states, present, group)
-    again = predictor(padded.states, padded.prev)[padded.real]
-    torch.testing.assert_close(again[[3, 5, 6]], both[[3, 5, 6]])
-
-
-def test_policy_softmax_by_hand() -> None:
-    """Rows (0, -, -), (1, 2, -), (0.5, 1, 1.5) under the policy (1, 0, 1): the second token sees itself although it is
-    dropped, the third does not see it. exp(-1) / (1 + exp(-1)) = 0.268941."""
-    low = torch.finfo(torch.float32).min
-    scores = torch.tensor([[0, low, low], [1, 2, low], [0.5, 1, 1.5]])[None, None]
-    weights = policy_softmax(scores, torch.tensor([[1.0, 0.0, 1.0]]), 1e-6)[0, 0]
-    expected = torch.tensor([[1, 0, 0], [0.268941, 0.731059, 0], [0.268941, 0, 0.731059]])
-    torch.testing.assert_close(weights, expected, atol=2e-6, rtol=0)
-    leaks = weights[[0, 0, 1, 2], [1, 2, 2, 1]]  # eps / 3 over the denominators 1 and 1.3679
-    torch.testing.assert_close(leaks, torch.tensor([3.333e-7, 3.333e-7, 2.437e-7, 2.437e-7]), atol=1e-9, rtol=0)
-    assert policy_softmax(scores, torch.tensor([[1.0, 0.0, 1.0]]), 0.0)[0, 0, 2, 1] == 0
 
 
 # -- refused

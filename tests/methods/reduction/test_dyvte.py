@@ -16,8 +16,7 @@ from argus.methods.learned import save_parts
 from argus.methods.reduction.dyvte import DyVTE, DyVTEOptions, exit_features
 from argus.model.anatomy import anatomy
 from tests.methods.brute_force import logits_with
-from tests.methods.families import FAMILIES, IMAGE, LAYERS, llava, llava_inputs
-from tests.methods.test_attach import single
+from tests.methods.families import FAMILIES, IMAGE, LAYERS, llava, llava_inputs, single
 
 PLAIN = {"do_sample": False, "eos_token_id": None, "suppress_tokens": [IMAGE]}
 

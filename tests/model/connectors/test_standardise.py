@@ -14,7 +14,7 @@ from argus.core.registry import components
 from argus.model.image_processor import ArgusImageProcessor
 from argus.model.standardise import standardise_connector
 from tests.model.connectors.composed import composed
-from tests.model.connectors.test_mg_llava import mg
+from tests.model.connectors.mg import mg
 
 CONNECTORS: dict[str, Any] = {
     "linear": {},

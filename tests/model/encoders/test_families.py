@@ -21,7 +21,8 @@ from argus.model.composed import ArgusForConditionalGeneration
 from argus.model.config import ArgusConfig
 from argus.model.encoders.base import Encoder, build_tower
 from argus.model.encoders.low_high import LowHighConfig
-from argus.model.encoders.transformers_tower import TransformersTower, pixel_statistics
+from argus.model.encoders.pixel_statistics import pixel_statistics
+from argus.model.encoders.transformers_tower import TransformersTower
 from argus.model.features import VisualFeatures
 from argus.model.image_processor import normalise
 from argus.model.load import load

@@ -12,13 +12,8 @@ from torch.nn import functional as F
 from argus.core.errors import ModelError, RecipeError, UnsupportedError
 from argus.core.registry import build
 from argus.model.compose import compose
-from argus.model.encoders.fastvit_hd import (
-    FastViTHD,
-    FastViTHDConfig,
-    MapAttentionBlock,
-    Position,
-    RepMixer,
-)
+from argus.model.encoders.fastvit_blocks import MapAttentionBlock, Position, RepMixer
+from argus.model.encoders.fastvit_hd import FastViTHD, FastViTHDConfig
 from argus.model.encoders.fastvit_names import published_weights
 from argus.model.encoders.reparameterised import RepConv
 from argus.model.encoders.s2 import S2, S2Config

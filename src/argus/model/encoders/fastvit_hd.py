@@ -4,19 +4,17 @@ FastVLM: Efficient Vision Encoding for Vision Language Models (arXiv 2412.13303)
 the work where the maps are large, attention where they are small; the branches that help training are folded away after it.
 
     stem     RepConv 3x3/2, depthwise 3x3/2, 1x1, each with GELU                                    stride 4
-    between  GELU(RepConv depthwise 7x7/2 + 3x3/2, twice the channels), GELU(RepConv 1x1)           strides 8, 16, 32, 64
-    mixer    x = x + s (RepConv_dw3x3(x) - BN(x)) ;  x = x + s' FFN(x)                              stages 1 to 3
-    attend   x = x + dw7x7(x) once ;  x = x + s Attn(LN(x)) ;  x = x + s' FFN(x)                    stages 4 and 5
-    FFN      conv1x1(GELU(conv1x1_{4 C}(BN(dw7x7(x)))))
+    mix      stages 1 to 3, of mixer blocks; each stage has twice the channels of the one before    strides 4, 8, 16
+    attend   stages 4 and 5, of blocks that attend                                                  strides 32, 64
     out      GELU(SE(RepConv depthwise 3x3 to twice the channels))
 
 Shapes: pixels (B, 3, H, W) -> tokens (B, N, 2 C_5) in raster order with N = (H / 64) (W / 64): 256 tokens of width 3072 at
-1024 px. No CLS, no position table: any multiple of 64 works. `feature_maps` are the stages' outputs.
+1024 px. No CLS, no position table: any multiple of 64 works. `feature_maps` are the stages' outputs. The equations of the blocks
+are in `argus.model.encoders.fastvit_blocks`.
 
-Depths, widths, the 1e-5 that layer scales start from, heads of 32 and the squeeze to 1/16 are those of the published code, as
-are the missing small branch in the stem and the unfused norm of the FFN. The paper's plain FastViT with features of all stages
-is `multi_scale`: earlier maps, pooled by means or by a depthwise convolution of kernel = stride (which the paper leaves open),
-stand behind the output's channels. `reparameterise()` folds the branches; published weights are in that form, and
+Depths, widths and the missing small branch in the stem are those of the published code. The paper's plain FastViT with features
+of all stages is `multi_scale`: earlier maps, pooled by means or by a depthwise convolution of kernel = stride (which the paper
+leaves open), stand behind the output's channels. `reparameterise()` folds the branches; published weights are in that form, and
 `published_weights` reads them.
 """
 
@@ -37,9 +35,18 @@ from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedMode
 from argus.core.errors import ModelError, UnsupportedError
 from argus.core.registry import Options
 from argus.model.encoders.base import Tower, in_passes
+from argus.model.encoders.fastvit_blocks import (
+    HEAD_WIDTH,
+    SCALE_INIT,
+    MapAttentionBlock,
+    MixerBlock,
+    Position,
+    RepMixer,
+    SqueezeExcite,
+    Stage,
+)
 from argus.model.encoders.fastvit_names import published_weights
-from argus.model.encoders.reparameterised import RepConv, convolution, folded, unit_kernel
-from argus.model.encoders.vit import AttentionBlock
+from argus.model.encoders.reparameterised import RepConv
 from argus.model.features import VisualFeatures
 
 MultiScale = Literal["none", "average", "depthwise"]
@@ -49,7 +56,7 @@ VARIANTS: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
     "tiny": ((1, 1, 2, 2, 1), (16, 32, 64, 128, 256)),  # Argus's own, for CPUs
     "HD": ((2, 12, 24, 4, 2), (96, 192, 384, 768, 1536)),
 }
-HEAD_WIDTH, SCALE_INIT, EXPANSION, SQUEEZE = 32, 1e-5, 2, 16
+EXPANSION = 2
 
 
 class FastViTHDOptions(Options):
@@ -136,127 +143,6 @@ class FastViTHDEncoder:
         for file in files:
             stored.update(load_file(file))
         return published_weights(stored, len(self.config().widths), self.options.attention_stages)
-
-
-class RepMixer(nn.Module):
-    """x + s (RepConv(x) - BN(x)), all depthwise: one depthwise 3x3 convolution when fused."""
-
-    def __init__(self, width: int, fused: bool) -> None:
-        super().__init__()
-        self.fused = nn.Conv2d(width, width, 3, 1, 1, groups=width) if fused else None
-        if not fused:
-            self.conv, self.norm = RepConv(width, width, 3, groups=width, small=1), nn.BatchNorm2d(width)
-            self.scale = nn.Parameter(torch.full((width, 1, 1), SCALE_INIT))
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.fused is not None:
-            return self.fused(x)
-        return x + self.scale * (self.conv(x) - self.norm(x))
-
-    def reparameterise(self) -> None:
-        """Become one convolution; does nothing where it is one."""
-        if self.fused is not None:
-            return
-        width = len(self.scale)
-        unit = unit_kernel(width, width, 3, self.scale)
-        (kernel, bias), (same, shift) = self.conv.kernel_and_bias(), folded(unit, self.norm)
-        scale = self.scale.double()
-        self.fused = convolution(
-            unit + scale[..., None] * (kernel - same), scale.flatten() * (bias - shift), 1, width, self.scale
-        )
-        del self.conv, self.norm, self.scale
-
-
-class Position(nn.Module):
-    """Conditional position encoding x + dw7x7(x): one depthwise 7x7 convolution when fused."""
-
-    def __init__(self, width: int, fused: bool) -> None:
-        super().__init__()
-        conv = nn.Conv2d(width, width, 7, 1, 3, groups=width)
-        self.conv: nn.Conv2d | None = None if fused else conv
-        self.fused: nn.Conv2d | None = conv if fused else None
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fused(x) if self.fused is not None else x + self.conv(x)  # type: ignore[misc]
-
-    def reparameterise(self) -> None:
-        """Become one convolution; does nothing where it is one."""
-        if self.conv is None:
-            return
-        width, weight, bias = self.conv.out_channels, self.conv.weight, self.conv.bias
-        assert bias is not None
-        kernel = unit_kernel(width, width, 7, weight) + weight.double()
-        self.conv, self.fused = None, convolution(kernel, bias, 1, width, weight)
-
-
-class ConvFFN(nn.Module):
-    """Depthwise 7x7, norm, and a two-layer MLP per pixel."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.depthwise = nn.Conv2d(width, width, 7, 1, 3, groups=width, bias=False)
-        self.norm = nn.BatchNorm2d(width)
-        self.fc1, self.fc2 = nn.Conv2d(width, 4 * width, 1), nn.Conv2d(4 * width, width, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(F.gelu(self.fc1(self.norm(self.depthwise(x)))))
-
-
-class MixerBlock(nn.Module):
-    """RepMixer and FFN."""
-
-    def __init__(self, width: int, fused: bool) -> None:
-        super().__init__()
-        self.mixer, self.ffn = RepMixer(width, fused), ConvFFN(width)
-        self.scale = nn.Parameter(torch.full((width, 1, 1), SCALE_INIT))
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.mixer(x)
-        return x + self.scale * self.ffn(x)
-
-
-class MapAttentionBlock(AttentionBlock):
-    """Attention over all positions of a map, and FFN."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__(width, width // HEAD_WIDTH, eps=1e-5, bias=False)
-        self.ffn = ConvFFN(width)
-        self.scale1 = nn.Parameter(torch.full((width, 1, 1), SCALE_INIT))
-        self.scale2 = nn.Parameter(torch.full((width, 1, 1), SCALE_INIT))
-
-    def forward(self, x: Tensor) -> Tensor:
-        seen = self.attend(x.flatten(2).transpose(1, 2))  # (B, H W, C)
-        x = x + self.scale1 * seen.transpose(1, 2).unflatten(2, x.shape[2:])
-        return x + self.scale2 * self.ffn(x)
-
-
-class Stage(nn.Module):
-    """Downsampling (but for the first stage), position (where blocks attend), blocks."""
-
-    def __init__(self, before: int | None, width: int, depth: int, attends: bool, fused: bool) -> None:
-        super().__init__()
-        self.down = nn.ModuleList()
-        if before is not None:
-            self.down.append(RepConv(before, width, 7, 2, before, small=3, fused=fused))
-            self.down.append(RepConv(width, width, 1, fused=fused))
-        self.position = Position(width, fused) if attends else nn.Identity()
-        self.blocks = nn.Sequential(*(MapAttentionBlock(width) if attends else MixerBlock(width, fused) for _ in range(depth)))
-
-    def forward(self, x: Tensor) -> Tensor:
-        for conv in self.down:
-            x = F.gelu(conv(x))
-        return self.blocks(self.position(x))
-
-
-class SqueezeExcite(nn.Module):
-    """Channels weighed by what the whole map holds."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.reduce, self.expand = nn.Conv2d(width, width // SQUEEZE, 1), nn.Conv2d(width // SQUEEZE, width, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * self.expand(F.relu(self.reduce(x.mean((2, 3), keepdim=True)))).sigmoid()
 
 
 class FastViTHD(Tower, PreTrainedModel):

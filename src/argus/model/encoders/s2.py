@@ -29,7 +29,8 @@ from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedMode
 from argus.core.errors import UnsupportedError
 from argus.core.registry import Options
 from argus.model.encoders.base import Tower, build_tower, in_passes, nested_config
-from argus.model.encoders.transformers_tower import TransformersTower, pixel_statistics
+from argus.model.encoders.pixel_statistics import pixel_statistics
+from argus.model.encoders.transformers_tower import TransformersTower
 from argus.model.features import VisualFeatures
 
 Split = Literal["even", "resize", "pad"]

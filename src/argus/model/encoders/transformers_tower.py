@@ -3,9 +3,7 @@
 SigLIP 2 (arXiv 2502.14786) in its NaFlex form, as NaViT (arXiv 2307.06304), reads rows of patches of pictures of any shape.
 
 The tower's own modules do the work; this wrapper picks the layer, splits prefix tokens from patches, and reads the attention row
-of the CLS query. That row comes from the selected block's own query and key projections, applied to its input as a hook
-sees it: softmax(q_cls K^T / sqrt(d)) over all 1 + N keys, (B, heads, N) after the CLS column is cut. No attention map is built,
-and the features are those of the plain tower.
+of the CLS query from the selected block's input as a hook sees it, so that the features are those of the plain tower.
 
 Shapes: pixels (B, 3, H, W) -> tokens (B, N, C), raster order.
 """
@@ -20,18 +18,11 @@ import torch
 from pydantic import ConfigDict, Field, model_validator
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PretrainedConfig
-from transformers.image_utils import (
-    IMAGENET_DEFAULT_MEAN,
-    IMAGENET_DEFAULT_STD,
-    IMAGENET_STANDARD_MEAN,
-    IMAGENET_STANDARD_STD,
-    OPENAI_CLIP_MEAN,
-    OPENAI_CLIP_STD,
-)
 
 from argus.core.errors import ModelError, UnsupportedError, nearest
 from argus.core.registry import Options
 from argus.model.encoders.base import CONVOLUTIONAL, Tower, check_layer, in_passes
+from argus.model.encoders.cls_row import cls_row, self_attention
 from argus.model.features import VisualFeatures
 
 # Prefix tokens in front of the patches by model type, CLS first; registers, where a config has them, come on top.
@@ -55,28 +46,6 @@ PREFIX = {
 ANY_SIZE = {"dinov2", "dinov2_with_registers", "internvl_vision", "siglip2_vision_model"}
 
 FLEX = "siglip2_vision_model"  # reads patches with their grid instead of pictures
-
-# Mean and deviation of the pixels that the published weights of a family were trained with.
-CLIP = (OPENAI_CLIP_MEAN, OPENAI_CLIP_STD)
-HALF = (IMAGENET_STANDARD_MEAN, IMAGENET_STANDARD_STD)
-STATISTICS = {
-    "clip_vision_model": CLIP,
-    "chinese_clip_vision_model": CLIP,
-    "aimv2_vision_model": CLIP,
-    "siglip_vision_model": HALF,
-    "siglip2_vision_model": HALF,
-    "vit": HALF,
-}
-
-
-def pixel_statistics(config: PretrainedConfig) -> tuple[Sequence[float], Sequence[float]]:
-    """Mean and deviation per channel that a tower wants its pixels (0..1) normalised with.
-
-    A config's own `image_mean` and `image_std` count; else the family's, which are ImageNet's for InternViT, DINOv2, MAE, DeiT.
-    """
-    if getattr(config, "image_mean", None):
-        return config.image_mean, config.image_std
-    return STATISTICS.get(config.model_type, (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD))
 
 
 class TransformersOptions(Options):
@@ -180,7 +149,7 @@ class TransformersTower(Tower, nn.Module):
         inputs: list[Tensor] = []
         hook = None
         if cls_attention:
-            attention = _self_attention(blocks[index - 1])
+            attention = self_attention(blocks[index - 1])
             hook = attention.register_forward_pre_hook(
                 lambda _, args, kwargs: inputs.append(_first(args, kwargs)), with_kwargs=True
             )
@@ -198,7 +167,7 @@ class TransformersTower(Tower, nn.Module):
             state = self._unshuffled(state, output.ids_restore)
         tokens = state[:, self.prefix :]
         rows, columns = (s // self.patch_size for s in pixel_values.shape[-2:])
-        row = self._row(attention, inputs[0]) if cls_attention else None
+        row = cls_row(attention, inputs[0], self.config.num_attention_heads, self.prefix) if cls_attention else None
         if row is not None and self.config.model_type == "vit_mae":
             row = row.gather(2, output.ids_restore[:, None].expand_as(row))
         return VisualFeatures(
@@ -260,16 +229,6 @@ class TransformersTower(Tower, nn.Module):
         x = pixels.unflatten(3, (-1, p)).unflatten(2, (-1, p))  # (B, 3, h, p, w, p)
         return x.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)
 
-    def _row(self, attention: nn.Module, x: Tensor) -> Tensor:
-        """(B, heads, N) from the block's normalised input x (B, P + N, C)."""
-        q_proj, k_proj = _projections(attention)
-        q_norm, k_norm = (getattr(attention, name, nn.Identity()) for name in ("q_norm", "k_norm"))  # over all heads
-        heads = self.config.num_attention_heads
-        q = q_norm(q_proj(x[:, :1])).unflatten(-1, (heads, -1)).transpose(1, 2)  # (B, h, 1, d)
-        k = k_norm(k_proj(x)).unflatten(-1, (heads, -1)).transpose(1, 2)  # (B, h, P + N, d)
-        scores = (q @ k.transpose(-1, -2)) * q.shape[-1] ** -0.5
-        return scores.float().softmax(-1)[:, :, 0, self.prefix :].to(x.dtype)
-
 
 def side(given: int | Sequence[int]) -> int:
     """Side of a square that a config may state by height and width.
@@ -281,25 +240,6 @@ def side(given: int | Sequence[int]) -> int:
     if len(sides) != 1:
         raise UnsupportedError(f"towers read square pictures in square patches, not of {' x '.join(map(str, sides))} px")
     return int(sides.pop())
-
-
-def _self_attention(block: nn.Module) -> nn.Module:
-    """The innermost module of a block that owns the query and key projections."""
-    for module in block.modules():
-        if _has_projections(module):
-            return module
-    raise ModelError(f"no query and key projection in {type(block).__name__}")
-
-
-def _has_projections(module: nn.Module) -> bool:
-    names = {name for name, _ in module.named_children()}
-    return {"q_proj", "k_proj"} <= names or {"query", "key"} <= names
-
-
-def _projections(module: nn.Module) -> tuple[nn.Module, nn.Module]:
-    if hasattr(module, "q_proj"):
-        return module.q_proj, module.k_proj  # type: ignore[return-value]
-    return module.query, module.key  # type: ignore[return-value]
 
 
 def _first(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:

@@ -33,7 +33,7 @@ from argus.core.errors import UnsupportedError
 from argus.core.registry import Options
 from argus.core.sample import Sample
 from argus.model.dual_encoder import DualEncoder
-from argus.model.encoders.transformers_tower import pixel_statistics
+from argus.model.encoders.pixel_statistics import pixel_statistics
 from argus.model.image_processor import normalise
 from argus.training.objectives.base import Batch, Item, Objective, of_all, text_number
 from argus.world.domain import Domain, Drawing

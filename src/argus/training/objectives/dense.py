@@ -29,7 +29,7 @@ from argus.core.errors import UnsupportedError
 from argus.core.registry import Options
 from argus.core.sample import Sample
 from argus.model.encoders.base import Tower
-from argus.model.encoders.transformers_tower import pixel_statistics
+from argus.model.encoders.pixel_statistics import pixel_statistics
 from argus.model.image_processor import normalise
 from argus.training.objectives.base import Batch, Item, Objective
 from argus.training.objectives.contrastive import dense_loss, dense_truth

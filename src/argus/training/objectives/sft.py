@@ -2,9 +2,9 @@
 
     L = - mean over answer tokens t of log p(x_t | picture, question, x_<t)
 
-Only answers are learned. The spans come from the chat template itself: the prompt up to the generation marker is encoded, and
-what follows is the answer. A picture's questions share its visual tokens as a prefix (see `argus.training.rows`): with
-independent turns eight questions cost 144 + 8 * 15 tokens instead of 8 * 159, and each is learned exactly as if asked alone.
+Only answers are learned; which tokens they are `argus.training.turns` finds. A picture's questions share its visual tokens as a
+prefix (see `argus.training.rows`): with independent turns eight questions cost 144 + 8 * 15 tokens instead of 8 * 159, and each
+is learned exactly as if asked alone.
 Where a picture's visual tokens depend on the question (`processor.depends_on_question`), each question has a row of its own.
 So has each answer of a dialogue where an encoder reads what stands before it, and the loss is that of the decoder.
 
@@ -13,9 +13,8 @@ Shapes: pixel_values (tiles of all pictures, 3, H, W), rows (B, S) with the proc
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from itertools import pairwise
 from random import Random
 from typing import Any, Literal
 from zlib import crc32
@@ -26,16 +25,17 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from argus.core.errors import DataError, UnsupportedError
+from argus.core.errors import UnsupportedError
 from argus.core.images import load_image
 from argus.core.registry import Options
-from argus.core.sample import ImagePart, Message, Sample, in_words
+from argus.core.sample import Sample, in_words
 from argus.model.backbones.base import Backbone
 from argus.model.connectors.base import Connector
 from argus.model.prefix_lm import PrefixLM
 from argus.training.objectives.base import Batch, Item, Objective
-from argus.training.rows import IGNORE, Encoded, assemble, bias, supervised, visible
-from argus.world.data import DEMONSTRATED, conversation
+from argus.training.rows import assemble, bias, supervised, visible
+from argus.training.turns import answer_by_answer, apart, blinded, encode, last_answers, shortened
+from argus.world.data import conversation
 from argus.world.domain import Domain, Drawing
 
 READ = ("image_sizes", "visual_tokens", "instruction_ids", "boxes")  # beside ids and pixels, where a model wants them
@@ -102,43 +102,6 @@ class SFT(Objective):
         """Visual tokens per tile of a batch; a pure function of its first sample, so that a resumed stage draws the same."""
         return Random(first.id).choice(self.counts) if self.counts else None
 
-    def encode(self, sample: Sample, sizes: Sequence[tuple[int, ...]] | None = None, visual_tokens: int | None = None) -> Encoded:
-        """Token ids of one conversation with `<image>` expanded; pictures are handled by `collate`.
-
-        Args:
-            sizes: width and height of its pictures, and how many boxes each has, where their number of tokens depends on them.
-            visual_tokens: visual tokens per tile, where that is not all of them.
-
-        Raises:
-            DataError: no assistant turn, so nothing to learn.
-        """
-        turns = [i for i, m in enumerate(sample.messages) if m.role == "assistant"]
-        if not turns:
-            raise DataError("no assistant turn, so nothing to learn", where=str(sample.metadata.get("source", sample.id)))
-        ids: list[list[int]] = []
-        marks: list[list[int]] = []
-        if self.options.turns == "independent":
-            prefix, dialogues = _split(sample)
-            for dialogue in dialogues:
-                one = self.dialogue_ids(prefix + dialogue, sizes, visual_tokens)
-                ids.append(one[0])
-                marks.append(one[1])
-        else:
-            one = self.dialogue_ids(sample.messages, sizes, visual_tokens)
-            ids, marks = [one[0]], [one[1]]
-        if getattr(self.processor, "fusion", "decoder") == "decoder":
-            shared = _shared_prefix(ids, _last(ids[0], self.processor.image_token_id))
-        else:
-            shared = _shared_prefix(ids, self.processor.picture_end(ids[0], sizes or (), visual_tokens))
-        return Encoded(
-            prefix=ids[0][:shared],
-            turns=[i[shared:] for i in ids],
-            labels=[m[shared:] for m in marks],
-            # Answers in front of a later picture are learned like others, unless they are there to be learned from.
-            prefix_labels=None if sample.metadata.get(DEMONSTRATED) else marks[0][:shared],
-            independent=self.options.turns == "independent",
-        )
-
     def drawn_or_told(self, drawing: Drawing, domain: Domain) -> Sample:
         """A drawing's questions with its pictures, or with its description; its id decides, so the share is even everywhere."""
         sample = conversation(drawing)
@@ -148,63 +111,16 @@ class SFT(Objective):
         messages = [in_words(m, words) if m.role == "user" and (alone or n == 0) else m for n, m in enumerate(sample.messages)]
         return replace(sample, messages=messages)
 
-    def shortened(self, sample: Sample) -> Sample:
-        """As many whole turns of a dialogue, from its beginning, as `max_tokens` holds.
-
-        Raises:
-            DataError: not even the first one.
-        """
-        limit = self.options.max_tokens
-        if limit is None:
-            return sample
-        sizes = [load_image(p, where=sample.id).size for p in sample.images()]
-        _, labels = self.dialogue_ids(sample.messages, sizes, self.drawn(sample))
-        ends = [i for i, (a, b) in enumerate(pairwise([*labels, IGNORE]), start=1) if a != IGNORE and b == IGNORE]
-        answers = [i for i, m in enumerate(sample.messages, start=1) if m.role == "assistant"]
-        kept = [message for message, end in zip(answers, ends, strict=True) if end <= limit]
-        if not kept:
-            source = str(sample.metadata.get("source", sample.id))
-            raise DataError(f"the first turn has {ends[0]} tokens, more than max_tokens {limit}", where=source)
-        return replace(sample, messages=sample.messages[: kept[-1]])
-
-    def dialogue_ids(
-        self, messages: Sequence[Message], sizes: Sequence[tuple[int, ...]] | None = None, visual_tokens: int | None = None
-    ) -> tuple[list[int], list[int]]:
-        """Ids of a dialogue and its labels: the ids inside assistant turns, `IGNORE` elsewhere."""
-        shown = iter(sizes or ())
-        chat = Sample("", list(messages)).chat()
-        ids: list[int] = []
-        labels: list[int] = []
-        done = ""
-        for end in [i for i, m in enumerate(messages, start=1) if m.role == "assistant"]:
-            prompt = self.processor.apply_chat_template(chat[: end - 1], tokenize=False, add_generation_prompt=True)
-            whole = self.processor.apply_chat_template(chat[:end], tokenize=False)
-            if not prompt.startswith(done) or not whole.startswith(prompt):
-                raise UnsupportedError("the chat template rewrites earlier turns, so answer spans are not defined")
-            asked = self.tokens(prompt[len(done) :], shown, visual_tokens)
-            told = self.tokens(whole[len(prompt) :], shown, visual_tokens)
-            ids += asked + told
-            labels += [IGNORE] * len(asked) + told
-            done = whole
-        return ids, labels
-
-    def tokens(self, text: str, shown: Iterator[tuple[int, ...]], visual_tokens: int | None = None) -> list[int]:
-        """Ids of a piece of a rendered conversation, each image token replaced by what the next picture shown becomes."""
-        image = self.processor.image_token_id
-        flat: list[int] = []
-        for token in self.processor.tokenizer(text, add_special_tokens=False).input_ids:
-            size: Any = next(shown, (None, None)) if token == image else None
-            flat.extend(self.processor.picture_ids(*size[:2], visual_tokens, *size[2:]) if size else [token])
-        return flat
-
     def collate(self, items: Sequence[Item]) -> Batch:
         samples = [item if isinstance(item, Sample) else self.drawn_or_told(*item) for item in items]
         if not self.options.pictures:
             samples = [blinded(s) for s in samples]
-        if self.options.turns == "independent" and (self.encodes or getattr(self.processor, "depends_on_question", False)):
+        alone = self.options.turns == "independent"
+        if alone and (self.encodes or getattr(self.processor, "depends_on_question", False)):
             samples = [one for sample in samples for one in apart(sample)]
-        samples = [self.shortened(s) for s in samples]
-        if self.options.turns == "conversation" and self.encodes:
+        if (most := self.options.max_tokens) is not None:
+            samples = [shortened(self.processor, s, most, self.drawn(s)) for s in samples]
+        if self.encodes and not alone:
             samples = [one for sample in samples for one in answer_by_answer(sample)]
         pictures = [[load_image(p, where=s.id) for p in s.images()] for s in samples]
         flat = [p for group in pictures for p in group]
@@ -216,7 +132,10 @@ class SFT(Objective):
             counts = (told["boxes"][..., 0] >= 0).sum(1).tolist()
             sizes = [(*size, count) for size, count in zip(sizes, counts, strict=True)]
         shapes = iter(sizes)
-        encoded = [self.encode(s, [next(shapes) for _ in group], wanted) for s, group in zip(samples, pictures, strict=True)]
+        encoded = [
+            encode(self.processor, s, alone, [next(shapes) for _ in group], wanted)
+            for s, group in zip(samples, pictures, strict=True)
+        ]
         batch: Batch = assemble(encoded, self.processor.tokenizer.pad_token_id, self.options.packing)
         order = batch.pop("order").tolist()
         if self.encodes:
@@ -307,71 +226,6 @@ class SFT(Objective):
         return loss, {"token_accuracy": right.float().mean(), **shown}
 
 
-def blinded(sample: Sample) -> Sample:
-    """The sample without its pictures."""
-    return replace(
-        sample, messages=[Message(m.role, [p for p in m.content if not isinstance(p, ImagePart)]) for m in sample.messages]
-    )
-
-
-def apart(sample: Sample) -> list[Sample]:
-    """The questions of a sample as samples of their own, each with the pictures and its own boxes."""
-    prefix, dialogues = _split(sample)
-    boxes = sample.metadata.get("question_boxes", [])
-    return [
-        replace(sample, messages=prefix + pair, metadata={**sample.metadata, **({"boxes": boxes[n]} if boxes else {})})
-        for n, pair in enumerate(dialogues)
-    ]
-
-
-def answer_by_answer(sample: Sample) -> list[Sample]:
-    """A dialogue as one sample per answer, each with all turns before it; demonstrations are read alone."""
-    ends = [i for i, m in enumerate(sample.messages, start=1) if m.role == "assistant"]
-    if sample.metadata.get(DEMONSTRATED):
-        pictures = [i for i, m in enumerate(sample.messages) if any(isinstance(p, ImagePart) for p in m.content)]
-        ends = [end for end in ends if end > max(pictures, default=0)]
-    return [replace(sample, messages=sample.messages[:end]) for end in ends]
-
-
-def last_answers(labels: Tensor) -> Tensor:
-    """Labels (B, S) of the last answer of each row; earlier ones are read."""
-    learned = labels != IGNORE
-    begins = learned & ~F.pad(learned, (1, 0))[:, :-1]
-    column = torch.arange(labels.shape[1], device=labels.device)
-    last = (begins * column).amax(1, keepdim=True)  # (B, 1)
-    return labels.masked_fill(column < last, IGNORE)
-
-
 def _base(model: Any) -> Any:
     """The model itself, where an adapter is wrapped around it."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
-
-
-def _split(sample: Sample) -> tuple[list[Message], list[list[Message]]]:
-    """What all questions share (system turn, pictures) and the question-answer pairs."""
-    messages = sample.messages
-    system = [m for m in messages if m.role == "system"]
-    rest = [m for m in messages if m.role != "system"]
-    if len(rest) % 2 or any(m.role != ("user", "assistant")[i % 2] for i, m in enumerate(rest)):
-        raise DataError("turns must alternate user, assistant", where=str(sample.metadata.get("source", sample.id)))
-    shown = [p for p in rest[0].content if isinstance(p, ImagePart)]
-    pairs = []
-    for user, assistant in zip(rest[::2], rest[1::2], strict=True):
-        if user is not rest[0] and any(isinstance(p, ImagePart) for p in user.content):
-            raise UnsupportedError("independent turns share the pictures of the first turn; use turns: conversation")
-        asked = [p for p in user.content if not isinstance(p, ImagePart)]
-        pairs.append([Message("user", [*shown, *asked]), assistant])
-    return system, pairs
-
-
-def _last(ids: Sequence[int], image: int) -> int:
-    """Tokens up to the last visual one."""
-    return max((i + 1 for i, token in enumerate(ids) if token == image), default=0)
-
-
-def _shared_prefix(ids: Sequence[Sequence[int]], length: int) -> int:
-    """The `length` first tokens, up to the last of a picture: what all turns share."""
-    first = ids[0]
-    if any(list(other[:length]) != list(first[:length]) for other in ids[1:]):
-        raise UnsupportedError("the chat template writes pictures differently in different turns")
-    return length
