@@ -152,6 +152,8 @@ def test_what_nothing_draws_is_refused() -> None:
     model = Toy()
     model.register_parameter("logit_scale", nn.Parameter(torch.zeros(())))
     draw_anew(model, ["vision_tower"])
+    with pytest.raises(UnsupportedError, match="'logit_scale' cannot be drawn anew"):
+        draw_anew(model, ["logit_scale"])
     with pytest.raises(RecipeError, match="Did you mean 'vision_tower'"):
         draw_anew(model, ["vision_towr"])
     model.model["vision_tower"].register_parameter("scale", nn.Parameter(torch.ones(3)))

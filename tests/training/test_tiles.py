@@ -9,7 +9,8 @@ from PIL import Image
 from argus.core.registry import build
 from argus.core.sample import ImagePart, Message, Sample, TextPart
 from argus.training.turns import dialogue_ids
-from tests.model.views.test_composed_views import VIEWS, made, picture
+from tests.model.test_composed import picture
+from tests.model.views.test_composed_views import VIEWS, made
 
 
 def sample(seed: int, size: tuple[int, int], turns: int) -> Sample:

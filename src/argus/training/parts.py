@@ -76,10 +76,11 @@ def draw_anew(model: nn.Module, parts: Sequence[str]) -> None:
     """
     paths = dict(model.named_modules())
     for part in resolved(model, parts):
-        for path, module in paths.items():
-            if not f".{path}".endswith(f".{part}"):
-                continue
-            owner = owning(paths, path)
+        found = {path: module for path, module in paths.items() if f".{path}".endswith(f".{part}")}
+        if not found:
+            raise UnsupportedError(f"'{part}' cannot be drawn anew: it is a weight, and nothing says how it starts")
+        for path, module in found.items():
+            owner = _owning(paths, path)
             for weight in module.parameters():
                 weight.fill_(torch.nan)
                 weight._is_hf_initialized = False
@@ -93,7 +94,7 @@ def draw_anew(model: nn.Module, parts: Sequence[str]) -> None:
                 raise UnsupportedError(f"'{part}' cannot be drawn anew: nothing says how {left[0]} starts")
 
 
-def owning(paths: Mapping[str, nn.Module], path: str) -> PreTrainedModel | None:
+def _owning(paths: Mapping[str, nn.Module], path: str) -> PreTrainedModel | None:
     """The innermost model of transformers around a module."""
     around = [p for p, m in paths.items() if isinstance(m, PreTrainedModel) and (not p or f"{path}.".startswith(f"{p}."))]
     found: Any = paths[max(around, key=len)] if around else None

@@ -1,23 +1,18 @@
-"""Tiny random NVLMs in the three ways into the language model, pictures for them, and batches."""
+"""Tiny random NVLMs in the three ways into the language model."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import Tensor
 
 from argus.model.compose import compose
-from tests.model.tiny import LANGUAGE, chat, tokenizer
+from tests.model.several import ENCODER
+from tests.model.tiny import LANGUAGE, tokenizer
 
-ENCODER = {
-    "vit": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48, "image_size": 16}
-}
 CROSS = ("cross", "hybrid")
-ANSWER = {"max_new_tokens": 4, "min_new_tokens": 4, "do_sample": False}
 AREA = 4  # visual tokens of a tile
 
 
@@ -40,26 +35,6 @@ def made(
             if parameter.ndim > 1:
                 parameter.mul_(4)
     return model.eval(), processor
-
-
-def picture(seed: int, size: tuple[int, int]) -> Image.Image:
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 255, (size[1], size[0], 3), dtype=np.uint8))
-
-
-# 2 tiles and a thumbnail, one tile, 3 tiles and a thumbnail
-PICTURES = [picture(i, size) for i, size in enumerate([(40, 20), (16, 16), (30, 75)])]
-
-
-def encode(processor: Any, texts: list[str], groups: list[list[Image.Image]]) -> Any:
-    prompts = [
-        processor.apply_chat_template(chat(t, len(g)), tokenize=False, add_generation_prompt=True)
-        for t, g in zip(texts, groups, strict=True)
-    ]
-    return processor(images=[p for g in groups for p in g] or None, text=prompts, return_tensors="pt", padding=True)
-
-
-def mixed(processor: Any) -> Any:
-    return encode(processor, ["What colour is the star?", "How many?", "red"], [PICTURES[:1], PICTURES[1:], []])
 
 
 def words(model: Any, ids: Tensor, mask: Tensor | None = None) -> Tensor:

@@ -14,7 +14,8 @@ from argus.model.backbones.gated_cross_attention import GatedLayer
 from argus.model.backbones.seen import GIVEN
 from argus.model.compose import compose
 from argus.model.token_map import VISUAL
-from tests.model.backbones.nvlm import AREA, ENCODER, PICTURES, encode, made, mixed, words
+from tests.model.backbones.nvlm import AREA, made, words
+from tests.model.several import ENCODER, PICTURES, encode, mixed
 from tests.model.tiny import LANGUAGE, tokenizer
 
 # -- gates, and what is not touched

@@ -13,7 +13,8 @@ from argus.evaluation.inferencers.base import Question
 from argus.evaluation.local import LocalModel
 from argus.model.load import load
 from argus.model.token_map import TokenMap
-from tests.model.backbones.nvlm import ANSWER, AREA, CROSS, PICTURES, encode, made, mixed, words
+from tests.model.backbones.nvlm import AREA, CROSS, made, words
+from tests.model.several import ANSWER, PICTURES, assert_each_alone, encode, mixed
 
 
 def test_counts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -31,16 +32,8 @@ def test_counts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_batch_equals_one_by_one(both: tuple[Any, Any]) -> None:
-    model, processor = both
-    groups, texts = [PICTURES[:1], PICTURES[1:], []], ["What colour is the star?", "How many?", "red"]
-    inputs = encode(processor, texts, groups)
-    together = model.generate(**inputs, **ANSWER)[:, inputs["input_ids"].shape[1] :]
-    with torch.no_grad():
-        logits = model(**inputs).logits[:, -1]
-        for index in range(3):
-            one = encode(processor, texts[index : index + 1], groups[index : index + 1])
-            torch.testing.assert_close(model(**one).logits[0, -1], logits[index], rtol=1e-3, atol=1e-3)
-            assert torch.equal(model.generate(**one, **ANSWER)[0, one["input_ids"].shape[1] :], together[index])
+    texts = ["What colour is the star?", "How many?", "red"]
+    assert_each_alone(*both, texts, [PICTURES[:1], PICTURES[1:], []])
 
 
 def test_decoding_with_a_cache_equals_the_whole_sequence(both: tuple[Any, Any]) -> None:

@@ -14,7 +14,8 @@ from argus.evaluation.cost import measure
 from argus.evaluation.inferencers.base import Question
 from argus.evaluation.local import LocalModel
 from argus.model.anatomy import anatomy
-from tests.model.backbones.nvlm import ANSWER, AREA, PICTURES, encode, made, mixed
+from tests.model.backbones.nvlm import AREA, made
+from tests.model.several import ANSWER, PICTURES, encode, mixed
 
 
 @pytest.mark.parametrize("tags", ["1d", "2d_grid", "2d_box"])

@@ -10,7 +10,8 @@ import torch
 from argus.core.registry import build
 from argus.core.sample import ImagePart, Message, Sample, TextPart
 from argus.training.parts import set_trainable
-from tests.model.backbones.nvlm import PICTURES, encode, made, mixed
+from tests.model.backbones.nvlm import made
+from tests.model.several import PICTURES, encode, mixed
 
 
 def sample(shown: int, asked: list[str]) -> Sample:

@@ -3,10 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 import argus
 from argus.core.errors import ModelError, RecipeError, UnsupportedError
@@ -19,11 +17,10 @@ from argus.model.token_map import SEPARATOR, TASK, TEXT, VISUAL, TokenMap
 from argus.model.viewing import viewing
 from argus.model.views.base import TASK as FIRST_TASK
 from argus.model.views.base import Places
-from tests.model.tiny import BODY, chat, tokenizer
+from tests.model.several import ANSWER, ENCODER, PICTURES, assert_each_alone, encode, mixed
+from tests.model.test_composed import picture
+from tests.model.tiny import BODY, tokenizer
 
-ENCODER = {
-    "vit": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48, "image_size": 16}
-}
 VIEWS: dict[str, dict[str, Any]] = {
     "square": {},
     "internvl": {"max_tiles": 6},
@@ -35,8 +32,6 @@ VIEWS: dict[str, dict[str, Any]] = {
     "ovis": {"max_tiles": 6},
     "task_tokens": {"view": "anyres", "tokens": 2, "rows": 16},
 }
-SIZES = [(40, 20), (16, 16), (30, 75)]
-ANSWER = {"max_new_tokens": 4, "min_new_tokens": 4, "do_sample": False}
 
 
 def made(name: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Any]:
@@ -59,25 +54,6 @@ def both(request: Any, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Any]:
     return made(request.param, VIEWS[request.param], monkeypatch)
 
 
-def picture(seed: int, size: tuple[int, int]) -> Image.Image:
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 255, (size[1], size[0], 3), dtype=np.uint8))
-
-
-PICTURES = [picture(i, size) for i, size in enumerate(SIZES)]
-
-
-def encode(processor: Any, texts: list[str], groups: list[list[Image.Image]]) -> Any:
-    prompts = [
-        processor.apply_chat_template(chat(t, len(g)), tokenize=False, add_generation_prompt=True)
-        for t, g in zip(texts, groups, strict=True)
-    ]
-    return processor(images=[p for g in groups for p in g] or None, text=prompts, return_tensors="pt", padding=True)
-
-
-def mixed(processor: Any) -> Any:
-    return encode(processor, ["What colour is the star?", "How many?", "red"], [PICTURES[:1], PICTURES[1:], []])
-
-
 def test_counts_are_what_the_model_fills(both: tuple[Any, Any]) -> None:
     model, processor = both
     for one in PICTURES:
@@ -90,17 +66,7 @@ def test_counts_are_what_the_model_fills(both: tuple[Any, Any]) -> None:
 
 
 def test_a_batch_of_different_tilings_equals_one_by_one(both: tuple[Any, Any]) -> None:
-    model, processor = both
-    groups, texts = [PICTURES[:1], PICTURES[1:]], ["What colour is the star?", "How many?"]
-    inputs = encode(processor, texts, groups)
-    together = model.generate(**inputs, **ANSWER)[:, inputs["input_ids"].shape[1] :]
-    with torch.no_grad():
-        logits = model(**inputs).logits[:, -1]
-        for index in range(2):
-            one = encode(processor, texts[index : index + 1], groups[index : index + 1])
-            torch.testing.assert_close(model(**one).logits[0, -1], logits[index], rtol=1e-3, atol=1e-3)
-            alone = model.generate(**one, **ANSWER)[0, one["input_ids"].shape[1] :]
-            assert torch.equal(together[index], alone)
+    assert_each_alone(*both, ["What colour is the star?", "How many?"], [PICTURES[:1], PICTURES[1:]])
 
 
 def test_every_picture_matters(both: tuple[Any, Any]) -> None:

@@ -1,6 +1,6 @@
 """Pictures at another size, with the antialiased filters of Pillow and of transformers' processors.
 
-torch resizes bytes with vector instructions where they lie, five times as fast as Pillow on one core. Columns come first, then
+torch resizes bytes with vector instructions where they lie, several times as fast as Pillow. Columns come first, then
 rows, as in Pillow before version 13, which takes the cheaper order. A bicubic filter clips between the two what overshoots, so
 hard edges may differ where the order does; else a pixel differs by one step of 255 at most for each pass, because weights are
 rounded to 16 bits.
